@@ -1,2 +1,3 @@
-//! Placeholder while the crate is being laid out.
+//! The sidecar's program: reads the environment, starts everything, waits for the end.
+
 fn main() {}
