@@ -1,0 +1,142 @@
+//! Who calls whom: a table from the sidecars' own metrics, for every pod of a directory of Kubernetes objects.
+//!
+//! ```text
+//! objects   which pods there are, where, and which of them are behind a service
+//! metrics   the Prometheus text of one sidecar
+//! edges     both, as one row for each caller and destination
+//! ```
+//!
+//! The objects are those that `weft local` writes back; on a cluster, `kubectl get pods,services -o json` gives them.
+
+mod edges;
+mod metrics;
+mod objects;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use comfy_table::{CellAlignment, Table};
+
+use self::edges::Edge;
+use self::metrics::Samples;
+use self::objects::{Objects, ObjectsError};
+use crate::http_client::Client;
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Directory (or file) of Kubernetes objects, YAML or JSON, with the pods and their addresses
+    #[arg(long, default_value = "/run/weft/shop/objects")]
+    objects: PathBuf,
+    /// Port of the sidecars' metrics
+    #[arg(long, default_value_t = 15020)]
+    metrics_port: u16,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The objects could not be read.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+    /// The report could not be written.
+    #[error(transparent)]
+    Print(#[from] serde_json::Error),
+    /// No sidecar answered.
+    #[error("no sidecar gave metrics, of {pods} pods in {objects}; the last error: {last}")]
+    NoMetrics {
+        pods: usize,
+        objects: PathBuf,
+        last: String,
+    },
+}
+
+/// Asks every sidecar for its metrics and prints the table.
+pub(crate) async fn run(options: Options) -> Result<(), Error> {
+    let objects = Objects::read(&options.objects)?;
+    let client = Client::new();
+    let (mut scraped, mut last) = (Vec::new(), "none was asked".to_owned());
+    for pod in &objects.pods {
+        let url = format!("http://{}/metrics", pod.authority(options.metrics_port));
+        match client.text(&url).await {
+            Ok(text) => scraped.push((pod, Samples::parse(&text))),
+            // A pod without a sidecar has none; it shows as a caller of nobody.
+            Err(error) => last = error.to_string(),
+        }
+    }
+    if scraped.is_empty() {
+        return Err(Error::NoMetrics {
+            pods: objects.pods.len(),
+            objects: options.objects,
+            last,
+        });
+    }
+    let edges = edges::of(&objects, &scraped);
+    match options.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&edges)?),
+        Output::Table => println!("{}", table(&edges)),
+    }
+    Ok(())
+}
+
+fn table(edges: &[Edge]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header([
+        "CALLER",
+        "DESTINATION",
+        "PROTOCOL",
+        "REQUESTS",
+        "BEFORE RETRIES",
+        "AFTER",
+        "P50",
+        "P99",
+        "IDENTITIES",
+        "TLS",
+    ]);
+    let percent = |share: Option<f64>| share.map_or("-".into(), |s| format!("{:.2} %", s * 100.0));
+    let time = |seconds: Option<f64>| seconds.map_or("-".into(), |s| format!("{:.1} ms", s * 1e3));
+    for edge in edges {
+        table.add_row([
+            edge.caller.clone(),
+            edge.destination.clone(),
+            edge.protocol.clone(),
+            edge.requests.to_string(),
+            percent(edge.success_before_retries),
+            percent(edge.success),
+            time(edge.p50),
+            time(edge.p99),
+            format!("{} -> {}", short(&edge.caller_identity), short(&edge.peer_identities)),
+            if edge.tls.is_empty() {
+                "-".into()
+            } else {
+                edge.tls.join(", ")
+            },
+        ]);
+    }
+    for column in 3..8 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// SPIFFE ids by their service accounts: `ns/shop/sa/web` of one that is `spiffe://cluster.local/ns/shop/sa/web`.
+fn short(identities: &[String]) -> String {
+    if identities.is_empty() {
+        return "none".into();
+    }
+    let short = |id: &String| match id.strip_prefix("spiffe://").and_then(|id| id.split_once('/')) {
+        Some((_, path)) => path.to_owned(),
+        None => id.clone(),
+    };
+    identities.iter().map(short).collect::<Vec<_>>().join(", ")
+}
