@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::Table;
 use http::Request;
 use hyper::body::Incoming;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
 use crate::http_client::{CallError, Client};
@@ -57,9 +57,9 @@ struct Tally {
 }
 
 /// What customers saw of one step.
-#[derive(Debug, Serialize)]
-struct Seen {
-    step: &'static str,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    step: String,
     requests: u64,
     succeeded: u64,
     /// Milliseconds.
@@ -91,7 +91,7 @@ impl Stats {
         tallies
             .iter()
             .map(|(&step, tally)| Seen {
-                step: STEPS[step],
+                step: STEPS[step].to_owned(),
                 requests: tally.requests,
                 succeeded: tally.succeeded,
                 p50: milliseconds(tally.durations.percentile(0.5)),
@@ -186,25 +186,28 @@ async fn take(step: usize, url: &str, user: &str, product: &str, client: &Client
     .map(drop)
 }
 
+/// A line for each step.
+pub(crate) fn table(seen: &[Seen]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(["STEP", "REQUESTS", "SUCCESS", "P50", "P99"]);
+    for row in seen {
+        let success = 100.0 * row.succeeded as f64 / row.requests as f64;
+        table.add_row([
+            row.step.clone(),
+            row.requests.to_string(),
+            format!("{success:.2} %"),
+            format!("{} ms", row.p50),
+            format!("{} ms", row.p99),
+        ]);
+    }
+    table
+}
+
 fn print(seen: &[Seen], output: Output) -> Result<(), Error> {
     match output {
         Output::Json => println!("{}", serde_json::to_string(seen)?),
-        Output::Table => {
-            let mut table = Table::new();
-            table.load_preset(comfy_table::presets::NOTHING);
-            table.set_header(["STEP", "REQUESTS", "SUCCESS", "P50", "P99"]);
-            for row in seen {
-                let success = 100.0 * row.succeeded as f64 / row.requests as f64;
-                table.add_row([
-                    row.step.to_owned(),
-                    row.requests.to_string(),
-                    format!("{success:.2} %"),
-                    format!("{} ms", row.p50),
-                    format!("{} ms", row.p99),
-                ]);
-            }
-            println!("{table}");
-        }
+        Output::Table => println!("{}", table(seen)),
     }
     if seen.iter().all(|row| row.succeeded == 0) {
         let last = seen.iter().find_map(|row| row.last_error.clone());

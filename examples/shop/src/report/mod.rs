@@ -20,7 +20,8 @@ use comfy_table::{CellAlignment, Table};
 use self::edges::Edge;
 use self::metrics::Samples;
 use self::objects::{Objects, ObjectsError};
-use crate::http_client::Client;
+use crate::http_client::{CallError, Client};
+use crate::load::{self, Seen};
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum Output {
@@ -36,6 +37,13 @@ pub(crate) struct Options {
     /// Port of the sidecars' metrics
     #[arg(long, default_value_t = 15020)]
     metrics_port: u16,
+    /// Instead, what the customers saw: the statistics of the pods labelled `app: load`
+    #[arg(long)]
+    customers: bool,
+    /// Port of those statistics
+    #[arg(long, default_value_t = 9090)]
+    stats_port: u16,
+    /// How to print the report
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
 }
@@ -49,6 +57,9 @@ pub(crate) enum Error {
     /// The report could not be written.
     #[error(transparent)]
     Print(#[from] serde_json::Error),
+    /// The customers did not answer.
+    #[error(transparent)]
+    Customers(#[from] CallError),
     /// No sidecar answered.
     #[error("no sidecar gave metrics, of {pods} pods in {objects}; the last error: {last}")]
     NoMetrics {
@@ -62,6 +73,9 @@ pub(crate) enum Error {
 pub(crate) async fn run(options: Options) -> Result<(), Error> {
     let objects = Objects::read(&options.objects)?;
     let client = Client::new();
+    if options.customers {
+        return customers(&options, &objects, &client).await;
+    }
     let (mut scraped, mut last) = (Vec::new(), "none was asked".to_owned());
     for pod in &objects.pods {
         let url = format!("http://{}/metrics", pod.authority(options.metrics_port));
@@ -82,6 +96,22 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     match options.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&edges)?),
         Output::Table => println!("{}", table(&edges)),
+    }
+    Ok(())
+}
+
+async fn customers(options: &Options, objects: &Objects, client: &Client) -> Result<(), Error> {
+    for pod in objects
+        .pods
+        .iter()
+        .filter(|pod| pod.labels.get("app").is_some_and(|a| a == "load"))
+    {
+        let url = format!("http://{}/stats", pod.authority(options.stats_port));
+        let seen: Vec<Seen> = client.get(&url).await?;
+        match options.output {
+            Output::Json => println!("{}", serde_json::to_string(&seen)?),
+            Output::Table => println!("{}", load::table(&seen)),
+        }
     }
     Ok(())
 }
