@@ -223,12 +223,11 @@ TREE_RULES = (lengths, headers, import_cycles, manifests, pure_model, words)
 
 def check(root: Path) -> list[str]:
     complaints = [complaint for rule in TREE_RULES for complaint in rule(root)]
-    metadata = json.loads(
-        subprocess.run(
-            ["cargo", "metadata", "--format-version", "1", "--locked", "--quiet"], cwd=root, check=True, capture_output=True
-        ).stdout
-    )
-    return complaints + list(pure_dependencies(metadata))
+    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--quiet"]
+    metadata = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if metadata.returncode:
+        return [*complaints, f"{' '.join(command)}: {metadata.stderr.strip()}"]
+    return [*complaints, *pure_dependencies(json.loads(metadata.stdout))]
 
 
 GOOD_MANIFEST = """[package]
