@@ -13,7 +13,11 @@ where
 {
     if let Ok(read) = text.parse::<T>() {
         let written = read.to_string();
-        assert_eq!(written.parse::<T>().ok().as_ref(), Some(&read), "{text} was written as {written}");
+        assert_eq!(
+            written.parse::<T>().ok().as_ref(),
+            Some(&read),
+            "{text} was written as {written}"
+        );
     }
 }
 
