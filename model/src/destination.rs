@@ -32,12 +32,21 @@ impl fmt::Display for ListenerName {
 impl FromStr for ListenerName {
     type Err = NameError;
     fn from_str(s: &str) -> Result<Self, NameError> {
-        let wrong = || NameError::new("listener", s, "expected weft/outbound/<ip>:<port> or <host>:<port>");
+        let wrong = || {
+            NameError::new(
+                "listener",
+                s,
+                "expected weft/outbound/<ip>:<port> or <host>:<port>",
+            )
+        };
         if let Some(address) = s.strip_prefix("weft/outbound/") {
             return address.parse().map(Self::Outbound).map_err(|_| wrong());
         }
         let (host, port) = s.rsplit_once(':').ok_or_else(wrong)?;
-        Ok(Self::Authority(host.parse()?, parse_port(port).ok_or_else(wrong)?))
+        Ok(Self::Authority(
+            host.parse()?,
+            parse_port(port).ok_or_else(wrong)?,
+        ))
     }
 }
 

@@ -113,9 +113,24 @@ mod tests {
             ("1h2m3s4ms", 3_723_004),
             ("99999ms", 99_999),
         ] {
-            assert_eq!(parse(text).unwrap(), Duration::from_millis(millis), "{text}");
+            assert_eq!(
+                parse(text).unwrap(),
+                Duration::from_millis(millis),
+                "{text}"
+            );
         }
-        for bad in ["", "1", "s", "1.5s", "-1s", "123456s", "1s2s3s4s5s", "1d", " 1s", "1us"] {
+        for bad in [
+            "",
+            "1",
+            "s",
+            "1.5s",
+            "-1s",
+            "123456s",
+            "1s2s3s4s5s",
+            "1d",
+            " 1s",
+            "1us",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

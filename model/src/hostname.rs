@@ -94,7 +94,8 @@ impl From<HostnameMatch> for String {
 pub fn without_port(authority: &str) -> &str {
     match authority.rfind(':') {
         Some(colon)
-            if !authority[colon..].contains(']') && authority[colon + 1..].bytes().all(|b| b.is_ascii_digit()) =>
+            if !authority[colon..].contains(']')
+                && authority[colon + 1..].bytes().all(|b| b.is_ascii_digit()) =>
         {
             &authority[..colon]
         }

@@ -97,7 +97,10 @@ impl IdentityPattern {
     pub fn matches(&self, id: &SpiffeId) -> bool {
         self.trust_domain == id.trust_domain
             && self.namespace.as_ref().is_none_or(|n| *n == id.namespace)
-            && self.service_account.as_ref().is_none_or(|s| *s == id.service_account)
+            && self
+                .service_account
+                .as_ref()
+                .is_none_or(|s| *s == id.service_account)
     }
 }
 
@@ -115,7 +118,11 @@ impl fmt::Display for IdentityPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let namespace = self.namespace.as_ref().map_or("*", Namespace::as_str);
         let account = self.service_account.as_ref().map_or("*", Name::as_str);
-        write!(f, "spiffe://{}/ns/{namespace}/sa/{account}", self.trust_domain)
+        write!(
+            f,
+            "spiffe://{}/ns/{namespace}/sa/{account}",
+            self.trust_domain
+        )
     }
 }
 
@@ -131,7 +138,11 @@ impl FromStr for IdentityPattern {
         };
         let [trust_domain, namespace, account] = split(s).ok_or_else(wrong)?;
         fn part<T: FromStr>(s: &str) -> Result<Option<T>, T::Err> {
-            if s == "*" { Ok(None) } else { s.parse().map(Some) }
+            if s == "*" {
+                Ok(None)
+            } else {
+                s.parse().map(Some)
+            }
         }
         Ok(Self {
             trust_domain: trust_domain.parse().map_err(|_| wrong())?,

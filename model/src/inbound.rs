@@ -24,7 +24,9 @@ pub struct InboundPort {
 }
 
 /// Is plaintext admitted?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub enum MtlsMode {
     /// Only mutual TLS.
     #[default]

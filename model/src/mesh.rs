@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackendKey, Cluster, Destination, DnsRecord, Endpoints, Hostname, HttpRoutes, InboundPort, ListenerName, Namespace,
-    SpiffeId, WorkloadKey,
+    BackendKey, Cluster, Destination, DnsRecord, Endpoints, Hostname, HttpRoutes, InboundPort,
+    ListenerName, Namespace, SpiffeId, WorkloadKey,
 };
 
 /// A value that may differ by the namespace of who asks.
@@ -31,7 +31,9 @@ impl<T> Scoped<T> {
 
     /// What a client in that namespace gets.
     pub fn for_namespace(&self, namespace: Option<&Namespace>) -> &T {
-        namespace.and_then(|n| self.by_namespace.get(n)).unwrap_or(&self.any)
+        namespace
+            .and_then(|n| self.by_namespace.get(n))
+            .unwrap_or(&self.any)
     }
 }
 
@@ -69,10 +71,13 @@ pub struct Workload {
 impl Workload {
     /// The policy of a port.
     pub fn inbound(&self, port: u16) -> InboundPort {
-        self.ports.get(&port).cloned().unwrap_or_else(|| InboundPort {
-            port,
-            ..self.default.clone()
-        })
+        self.ports
+            .get(&port)
+            .cloned()
+            .unwrap_or_else(|| InboundPort {
+                port,
+                ..self.default.clone()
+            })
     }
 }
 

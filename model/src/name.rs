@@ -23,7 +23,11 @@ pub struct NameError {
 impl NameError {
     pub(crate) fn new(what: &'static str, value: &str, reason: &'static str) -> Self {
         let value = value.chars().take(256).collect();
-        Self { what, value, reason }
+        Self {
+            what,
+            value,
+            reason,
+        }
     }
 }
 
@@ -110,8 +114,9 @@ validated!(
 
 pub(crate) use validated;
 
-/// A pod, by namespace and name.
+/// A pod, by namespace and name: `<namespace>/<pod>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct WorkloadKey {
     /// The pod's namespace.
     pub namespace: Namespace,
@@ -135,6 +140,19 @@ impl FromStr for WorkloadKey {
             namespace: namespace.parse()?,
             name: name.parse()?,
         })
+    }
+}
+
+impl TryFrom<String> for WorkloadKey {
+    type Error = NameError;
+    fn try_from(s: String) -> Result<Self, NameError> {
+        s.parse()
+    }
+}
+
+impl From<WorkloadKey> for String {
+    fn from(key: WorkloadKey) -> String {
+        key.to_string()
     }
 }
 

@@ -12,7 +12,9 @@ pub fn has_prefix(path: &str, prefix: &str) -> bool {
 /// Replaces the matched `prefix` of `path` (Gateway API `ReplacePrefixMatch`, with its table of slashes):
 /// `/foo/bar` with `/foo` to `/xyz` or `/xyz/` is `/xyz/bar`; to `` or `/` it is `/bar`; `/foo` to `/` is `/`.
 pub fn replace_prefix(path: &str, prefix: &str, replacement: &str) -> String {
-    let rest = path.strip_prefix(prefix.trim_end_matches('/')).unwrap_or(path);
+    let rest = path
+        .strip_prefix(prefix.trim_end_matches('/'))
+        .unwrap_or(path);
     let replacement = replacement.trim_end_matches('/');
     match (replacement.is_empty(), rest.is_empty()) {
         (true, true) => "/".to_owned(),

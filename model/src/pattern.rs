@@ -120,7 +120,10 @@ mod tests {
     fn refusals_are_one_line() {
         for bad in ["a(", "a)(b", "(a{1000}){1000}", &"a".repeat(1025)] {
             let error = bad.parse::<Pattern>().unwrap_err();
-            assert!(!error.reason.contains('\n') && !error.reason.is_empty(), "{error}");
+            assert!(
+                !error.reason.contains('\n') && !error.reason.is_empty(),
+                "{error}"
+            );
         }
     }
 }

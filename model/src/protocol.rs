@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// What a port is declared to speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Nothing was declared: look at the first bytes.
@@ -31,7 +33,8 @@ impl Protocol {
     pub fn declared(app_protocol: Option<&str>, port_name: Option<&str>) -> Self {
         match app_protocol {
             Some(value) => Self::from_word(&value.to_ascii_lowercase()),
-            None => port_name.and_then(|name| Self::from_word(name.split('-').next().unwrap_or_default())),
+            None => port_name
+                .and_then(|name| Self::from_word(name.split('-').next().unwrap_or_default())),
         }
         .unwrap_or_default()
     }
@@ -42,8 +45,8 @@ impl Protocol {
             "http2" | "h2c" | "kubernetes.io/h2c" => Self::Http2,
             "grpc" => Self::Grpc,
             "https" | "tls" | "wss" | "kubernetes.io/wss" => Self::Tls,
-            "tcp" | "mysql" | "mariadb" | "postgres" | "postgresql" | "redis" | "mongo" | "mongodb" | "smtp"
-            | "kafka" | "amqp" => Self::Tcp,
+            "tcp" | "mysql" | "mariadb" | "postgres" | "postgresql" | "redis" | "mongo"
+            | "mongodb" | "smtp" | "kafka" | "amqp" => Self::Tcp,
             _ => return None,
         })
     }

@@ -13,19 +13,31 @@ pub enum Peer<'a> {
 }
 
 /// Judges a connection. Called when it arrives, and again when policy or trust changes.
-pub fn connection(policy: &InboundPort, peer: Peer<'_>, trace: &mut impl Trace) -> Result<(), Refusal> {
+pub fn connection(
+    policy: &InboundPort,
+    peer: Peer<'_>,
+    trace: &mut impl Trace,
+) -> Result<(), Refusal> {
     let refuse = |reason: Reason, trace: &mut _| {
-        Trace::step(trace, &policy.meta.origin, Verdict::Refused, || reason.to_string());
+        Trace::step(trace, &policy.meta.origin, Verdict::Refused, || {
+            reason.to_string()
+        });
         Err(Refusal::new(reason, &policy.meta))
     };
     match peer {
-        Peer::Plaintext if policy.mtls == MtlsMode::Strict => refuse(Reason::PlaintextRefused, trace),
+        Peer::Plaintext if policy.mtls == MtlsMode::Strict => {
+            refuse(Reason::PlaintextRefused, trace)
+        }
         Peer::Plaintext if !policy.allow.is_empty() => refuse(Reason::IdentityRefused, trace),
-        Peer::Authenticated(id) if !policy.allow.is_empty() && !policy.allow.iter().any(|p| p.matches(id)) => {
+        Peer::Authenticated(id)
+            if !policy.allow.is_empty() && !policy.allow.iter().any(|p| p.matches(id)) =>
+        {
             refuse(Reason::IdentityRefused, trace)
         }
         _ => {
-            trace.step(&policy.meta.origin, Verdict::Matched, || admitted(policy, peer));
+            trace.step(&policy.meta.origin, Verdict::Matched, || {
+                admitted(policy, peer)
+            });
             Ok(())
         }
     }

@@ -6,7 +6,9 @@ use http::{HeaderMap, Method};
 
 use super::{Reason, Refusal, Trace, Verdict};
 use crate::hostname::without_port;
-use crate::route::{Action, Forward, HttpMatch, HttpRoutes, HttpRule, Redirect, VirtualHost, WeightedBackend};
+use crate::route::{
+    Action, Forward, HttpMatch, HttpRoutes, HttpRule, Redirect, VirtualHost, WeightedBackend,
+};
 use crate::{BackendKey, Destination, SniRoute};
 
 /// What of a request decides.
@@ -50,8 +52,13 @@ impl<'a> HttpPlan<'a> {
     }
 
     /// The backend that a random number draws by weight. Refuses when it draws an invalid one, or there is none.
-    pub fn backend(&self, forward: &'a Forward, random: u64) -> Result<(&'a WeightedBackend, &'a BackendKey), Refusal> {
-        draw(&forward.backends, random).ok_or_else(|| Refusal::new(Reason::NoBackend, &self.rule.meta))
+    pub fn backend(
+        &self,
+        forward: &'a Forward,
+        random: u64,
+    ) -> Result<(&'a WeightedBackend, &'a BackendKey), Refusal> {
+        draw(&forward.backends, random)
+            .ok_or_else(|| Refusal::new(Reason::NoBackend, &self.rule.meta))
     }
 }
 
@@ -62,13 +69,15 @@ pub fn draw(backends: &[WeightedBackend], random: u64) -> Option<(&WeightedBacke
         _ => {
             let total: u64 = backends.iter().map(|b| u64::from(b.weight)).sum();
             let mut at = random.checked_rem(total)?;
-            backends.iter().find(|b| match at.checked_sub(u64::from(b.weight)) {
-                Some(rest) => {
-                    at = rest;
-                    false
-                }
-                None => true,
-            })?
+            backends
+                .iter()
+                .find(|b| match at.checked_sub(u64::from(b.weight)) {
+                    Some(rest) => {
+                        at = rest;
+                        false
+                    }
+                    None => true,
+                })?
         }
     };
     chosen.backend.as_ref().map(|key| (chosen, key))
@@ -95,13 +104,19 @@ pub fn http<'a>(
             Some(why) => trace.step(&rule.meta.origin, Verdict::Passed, || why.describe(request)),
         }
     }
-    trace.step(&routes.meta.origin, Verdict::Refused, || "no rule matches".into());
+    trace.step(&routes.meta.origin, Verdict::Refused, || {
+        "no rule matches".into()
+    });
     Err(Refusal::new(Reason::NoRoute, &routes.meta))
 }
 
 fn virtual_host<'a>(routes: &'a HttpRoutes, host: &str) -> Option<&'a VirtualHost> {
     if let [only] = routes.hosts.as_slice() {
-        return only.hostnames.iter().any(|h| h.matches(host)).then_some(only);
+        return only
+            .hostnames
+            .iter()
+            .any(|h| h.matches(host))
+            .then_some(only);
     }
     let candidates = routes
         .hosts
@@ -136,7 +151,8 @@ fn mismatch<'m>(m: &'m HttpMatch, request: &RequestView<'_>) -> Option<Mismatch<
         }
     }
     for parameter in &m.query {
-        if !query_value(request.query.unwrap_or_default(), &parameter.name).is_some_and(|v| parameter.value.matches(&v))
+        if !query_value(request.query.unwrap_or_default(), &parameter.name)
+            .is_some_and(|v| parameter.value.matches(&v))
         {
             return Some(Mismatch::Query(parameter));
         }
@@ -150,13 +166,21 @@ impl Mismatch<'_> {
             Self::Path(wanted) => format!("path {:?} is not {wanted:?}", request.path),
             Self::Method(wanted) => format!("method {} is not {wanted}", request.method),
             Self::Header(wanted) => match header_value(request.headers, &wanted.name) {
-                Some(value) => format!("header {}: {value:?} is not {:?}", wanted.name, wanted.value),
+                Some(value) => format!(
+                    "header {}: {value:?} is not {:?}",
+                    wanted.name, wanted.value
+                ),
                 None => format!("header {} is missing", wanted.name),
             },
-            Self::Query(wanted) => match query_value(request.query.unwrap_or_default(), &wanted.name) {
-                Some(value) => format!("query parameter {}: {value:?} is not {:?}", wanted.name, wanted.value),
-                None => format!("query parameter {} is missing", wanted.name),
-            },
+            Self::Query(wanted) => {
+                match query_value(request.query.unwrap_or_default(), &wanted.name) {
+                    Some(value) => format!(
+                        "query parameter {}: {value:?} is not {:?}",
+                        wanted.name, wanted.value
+                    ),
+                    None => format!("query parameter {} is missing", wanted.name),
+                }
+            }
         }
     }
 }
@@ -251,7 +275,9 @@ pub fn connection<'a>(
     }
     match chosen {
         Some((route, _)) => {
-            trace.step(&route.meta.origin, Verdict::Matched, || "forward the connection".into());
+            trace.step(&route.meta.origin, Verdict::Matched, || {
+                "forward the connection".into()
+            });
             Ok(route)
         }
         None => {

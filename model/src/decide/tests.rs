@@ -33,7 +33,12 @@ fn table(rules: Vec<HttpRule>) -> HttpRoutes {
     }
 }
 
-fn target(routes: &HttpRoutes, method: &Method, uri: &str, headers: &HeaderMap) -> Result<String, Reason> {
+fn target(
+    routes: &HttpRoutes,
+    method: &Method,
+    uri: &str,
+    headers: &HeaderMap,
+) -> Result<String, Reason> {
     let uri: Uri = uri.parse().unwrap();
     let view = RequestView {
         method,
@@ -44,7 +49,10 @@ fn target(routes: &HttpRoutes, method: &Method, uri: &str, headers: &HeaderMap) 
     };
     let plan = outbound::http(routes, &view, &mut NoTrace).map_err(|r| r.reason)?;
     match plan.step() {
-        HttpStep::Forward(f) => plan.backend(f, 0).map(|(_, k)| k.to_string()).map_err(|r| r.reason),
+        HttpStep::Forward(f) => plan
+            .backend(f, 0)
+            .map(|(_, k)| k.to_string())
+            .map_err(|r| r.reason),
         HttpStep::Redirect(r) => Ok(r.status.to_string()),
     }
 }
@@ -117,8 +125,13 @@ fn the_draw_follows_the_weights_exactly() {
             ..WeightedBackend::only(key(k))
         })
         .into();
-    let drawn: Vec<String> = (0..8).map(|i| draw(&backends, i).unwrap().1.to_string()).collect();
-    assert_eq!(drawn, ["ns/a/80", "ns/a/80", "ns/a/80", "ns/c/80"].repeat(2));
+    let drawn: Vec<String> = (0..8)
+        .map(|i| draw(&backends, i).unwrap().1.to_string())
+        .collect();
+    assert_eq!(
+        drawn,
+        ["ns/a/80", "ns/a/80", "ns/a/80", "ns/c/80"].repeat(2)
+    );
     assert!(draw(&backends[1..2], 0).is_none());
     assert!(draw(&[], 0).is_none());
     assert!(
@@ -140,7 +153,10 @@ fn rewrites_change_host_and_path_and_keep_the_query() {
         hostname: Some("new.example".parse().unwrap()),
         path: Some(PathRewrite::Prefix("/".into())),
     };
-    for (from, to) in [("/old/x?a=1", "/x?a=1"), ("http://web/old", "http://new.example/")] {
+    for (from, to) in [
+        ("/old/x?a=1", "/x?a=1"),
+        ("http://web/old", "http://new.example/"),
+    ] {
         let (mut uri, mut headers) = (from.parse::<Uri>().unwrap(), HeaderMap::new());
         headers.insert("host", HeaderValue::from_static("web"));
         transform::request(
@@ -185,7 +201,9 @@ fn redirects_derive_the_port() {
         port: None,
         status: 302,
     };
-    let at = |r: &Redirect, authority: &str, port| transform::location(&rule, r, authority, port, "/a/b", Some("q"));
+    let at = |r: &Redirect, authority: &str, port| {
+        transform::location(&rule, r, authority, port, "/a/b", Some("q"))
+    };
     assert_eq!(at(&plain, "web", 80), "http://web/a/b?q");
     assert_eq!(at(&plain, "web:8080", 8080), "http://web:8080/a/b?q");
     let https = Redirect {
@@ -238,7 +256,9 @@ fn connections_go_by_server_name() {
         ..destination.clone()
     };
     assert_eq!(
-        outbound::connection(&only, None, &mut NoTrace).unwrap_err().reason,
+        outbound::connection(&only, None, &mut NoTrace)
+            .unwrap_err()
+            .reason,
         Reason::NoSniRoute
     );
     let http = Destination {
@@ -246,7 +266,9 @@ fn connections_go_by_server_name() {
         ..destination
     };
     assert_eq!(
-        outbound::connection(&http, None, &mut NoTrace).unwrap_err().reason,
+        outbound::connection(&http, None, &mut NoTrace)
+            .unwrap_err()
+            .reason,
         Reason::NotHttp
     );
 }
@@ -262,14 +284,27 @@ fn inbound_judges_by_mode_and_identity() {
         allow: allow.iter().map(|p| (*p).clone()).collect(),
         meta: Meta::default(),
     };
-    let judge = |p: &InboundPort, peer| inbound::connection(p, peer, &mut NoTrace).map_err(|r| r.reason);
-    let (strict, permissive) = (policy(MtlsMode::Strict, &[]), policy(MtlsMode::Permissive, &[]));
-    assert_eq!(judge(&strict, Peer::Plaintext), Err(Reason::PlaintextRefused));
+    let judge =
+        |p: &InboundPort, peer| inbound::connection(p, peer, &mut NoTrace).map_err(|r| r.reason);
+    let (strict, permissive) = (
+        policy(MtlsMode::Strict, &[]),
+        policy(MtlsMode::Permissive, &[]),
+    );
+    assert_eq!(
+        judge(&strict, Peer::Plaintext),
+        Err(Reason::PlaintextRefused)
+    );
     assert_eq!(judge(&strict, Peer::Authenticated(&web)), Ok(()));
     assert_eq!(judge(&permissive, Peer::Plaintext), Ok(()));
     let listed = policy(MtlsMode::Permissive, &[&pattern]);
-    assert_eq!(judge(&listed, Peer::Authenticated(&web)), Err(Reason::IdentityRefused));
-    assert_eq!(judge(&listed, Peer::Plaintext), Err(Reason::IdentityRefused));
+    assert_eq!(
+        judge(&listed, Peer::Authenticated(&web)),
+        Err(Reason::IdentityRefused)
+    );
+    assert_eq!(
+        judge(&listed, Peer::Plaintext),
+        Err(Reason::IdentityRefused)
+    );
     assert_eq!(
         judge(
             &policy(MtlsMode::Strict, &[&pattern, &web.clone().into()]),
@@ -297,6 +332,10 @@ fn the_recorder_hears_every_step() {
     outbound::http(&routes, &view, &mut recorder).unwrap();
     let verdicts: Vec<_> = recorder.steps.iter().map(|s| s.verdict).collect();
     assert_eq!(verdicts, [Verdict::Passed, Verdict::Matched]);
-    assert!(recorder.steps[0].detail.contains("/x"), "{:?}", recorder.steps[0]);
+    assert!(
+        recorder.steps[0].detail.contains("/x"),
+        "{:?}",
+        recorder.steps[0]
+    );
     assert_eq!(recorder.steps[1].detail, "forward to ns/b/80 weight 1");
 }

@@ -8,7 +8,13 @@ use crate::path::replace_prefix;
 use crate::route::{HttpRule, PathMatch, PathRewrite, Redirect, Rewrite, WeightedBackend};
 
 /// Edits the request that goes to `backend`: the rule's headers, the backend's headers, host and path.
-pub fn request(rule: &HttpRule, rewrite: &Rewrite, backend: &WeightedBackend, uri: &mut Uri, headers: &mut HeaderMap) {
+pub fn request(
+    rule: &HttpRule,
+    rewrite: &Rewrite,
+    backend: &WeightedBackend,
+    uri: &mut Uri,
+    headers: &mut HeaderMap,
+) {
     rule.request_headers.apply(headers);
     backend.request_headers.apply(headers);
     if rewrite.is_empty() {
@@ -22,7 +28,9 @@ pub fn request(rule: &HttpRule, rewrite: &Rewrite, backend: &WeightedBackend, ur
             headers.insert(header::HOST, value);
         }
         if parts.authority.is_some() {
-            parts.authority = Authority::try_from(hostname.as_str()).ok().or(parts.authority);
+            parts.authority = Authority::try_from(hostname.as_str())
+                .ok()
+                .or(parts.authority);
         }
     }
     if let Some(path) = &rewrite.path {
@@ -65,14 +73,18 @@ pub fn location(
     path: &str,
     query: Option<&str>,
 ) -> String {
-    let scheme = redirect.scheme.unwrap_or(crate::route::filter::Scheme::Http);
+    let scheme = redirect
+        .scheme
+        .unwrap_or(crate::route::filter::Scheme::Http);
     let host = redirect
         .hostname
         .as_ref()
         .map_or_else(|| without_port(authority), |h| h.as_str());
-    let port = redirect
-        .port
-        .unwrap_or_else(|| redirect.scheme.map_or(port, crate::route::filter::Scheme::port));
+    let port = redirect.port.unwrap_or_else(|| {
+        redirect
+            .scheme
+            .map_or(port, crate::route::filter::Scheme::port)
+    });
     let path = match &redirect.path {
         Some(rewrite) => rewritten(rewrite, &rule.matches.path, path, query),
         None => with_query(path.to_owned(), query),
@@ -85,10 +97,17 @@ pub fn location(
     format!("{}://{host}{port}{path}", scheme.as_str())
 }
 
-fn rewritten(rewrite: &PathRewrite, matched: &PathMatch, path: &str, query: Option<&str>) -> String {
+fn rewritten(
+    rewrite: &PathRewrite,
+    matched: &PathMatch,
+    path: &str,
+    query: Option<&str>,
+) -> String {
     let path = match (rewrite, matched) {
         (PathRewrite::Full(full), _) => full.clone(),
-        (PathRewrite::Prefix(replacement), PathMatch::Prefix(prefix)) => replace_prefix(path, prefix, replacement),
+        (PathRewrite::Prefix(replacement), PathMatch::Prefix(prefix)) => {
+            replace_prefix(path, prefix, replacement)
+        }
         // Compile refuses a prefix rewrite without a prefix match.
         (PathRewrite::Prefix(_), _) => path.to_owned(),
     };

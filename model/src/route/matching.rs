@@ -48,7 +48,11 @@ impl PathMatch {
     /// A prefix in its canonical form: "a trailing slash is ignored".
     pub fn prefix(prefix: &str) -> Self {
         let trimmed = prefix.trim_end_matches('/');
-        Self::Prefix(if trimmed.is_empty() { "/".into() } else { trimmed.into() })
+        Self::Prefix(if trimmed.is_empty() {
+            "/".into()
+        } else {
+            trimmed.into()
+        })
     }
 
     /// Does the path fulfil it?
@@ -126,7 +130,12 @@ pub struct Precedence {
 
 impl Precedence {
     /// Of a match at `position` (rule, match) in the route `(namespace, name)` that was created then.
-    pub fn new(m: &HttpMatch, created: UnixMillis, route: (&str, &str), position: (usize, usize)) -> Self {
+    pub fn new(
+        m: &HttpMatch,
+        created: UnixMillis,
+        route: (&str, &str),
+        position: (usize, usize),
+    ) -> Self {
         let path = match &m.path {
             PathMatch::Exact(p) => (2, p.len()),
             PathMatch::Regex(p) => (1, p.as_str().len()),
@@ -210,7 +219,10 @@ mod tests {
 
     #[test]
     fn exact_path_match_first() {
-        assert!(rank(&path(PathMatch::Exact("/a".into()))) < rank(&path(PathMatch::Prefix("/a/very/long/one".into()))));
+        assert!(
+            rank(&path(PathMatch::Exact("/a".into())))
+                < rank(&path(PathMatch::Prefix("/a/very/long/one".into())))
+        );
     }
 
     #[test]
@@ -259,7 +271,9 @@ mod tests {
     #[test]
     fn then_the_oldest_route_then_its_name_then_its_place() {
         let m = HttpMatch::default();
-        let of = |created, name, position| Precedence::new(&m, UnixMillis(created), ("ns", name), position);
+        let of = |created, name, position| {
+            Precedence::new(&m, UnixMillis(created), ("ns", name), position)
+        };
         assert!(of(1, "z", (9, 9)) < of(2, "a", (0, 0)));
         assert!(of(1, "a", (9, 9)) < of(1, "b", (0, 0)));
         assert!(of(1, "a", (0, 1)) < of(1, "a", (1, 0)));

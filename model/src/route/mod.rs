@@ -81,7 +81,11 @@ pub struct Forward {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<Mirror>,
     /// Gateway API `timeouts.request`: the whole exchange, retries included. `None` or zero: no limit.
-    #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub request_timeout: Option<Duration>,
     /// What to retry. `attempts` 0: nothing.
     pub retry: RetryPolicy,

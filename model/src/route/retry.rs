@@ -20,7 +20,11 @@ pub struct RetryPolicy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub codes: Vec<u16>,
     /// Gateway API `timeouts.backendRequest`: one attempt. `None` or zero: no limit. A timed-out attempt is retried.
-    #[serde(default, with = "duration::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub per_try_timeout: Option<Duration>,
     /// Wait before the first retry; doubles with each further one, with jitter, up to ten times this.
     #[serde(with = "duration::text")]
