@@ -1,0 +1,196 @@
+//! What the control plane counts and measures, for Prometheus.
+//!
+//! Handles are cheap clones; gauges over clients and objects are set right before a scrape by [`crate::admin`].
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::clock::unix_seconds;
+
+/// Seconds: from a single change in a small mesh to a slow one in a large mesh.
+const BUCKETS: [f64; 13] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabel {
+    r#type: String,
+}
+
+/// The registry and its handles.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    issued: Counter,
+    refused: Family<Reason, Counter>,
+    handshakes_failed: Family<Reason, Counter>,
+    connections_refused: Counter,
+    connections: Gauge,
+    compile_seconds: Histogram,
+    convergence_seconds: Histogram,
+    clients: Family<KindLabel, Gauge>,
+    clients_behind: Family<TypeLabel, Gauge>,
+    clients_refusing: Family<TypeLabel, Gauge>,
+    responses: Family<TypeLabel, Gauge>,
+    refusals: Family<TypeLabel, Gauge>,
+    objects: Family<KindLabel, Gauge>,
+    problems: Family<KindLabel, Gauge>,
+    authority_expiry: Gauge,
+    serving_expiry: Gauge,
+    roots: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// With everything registered at zero.
+    pub fn new() -> Self {
+        let mut r = Registry::with_prefix("weft_control_plane");
+        macro_rules! metric {
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                r.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        Self {
+            issued: metric!("certificates_issued", "Certificates issued to workloads", Counter::default()),
+            refused: metric!("certificates_refused", "Certificate requests refused, by reason", Family::default()),
+            handshakes_failed: metric!("handshakes_failed", "TLS handshakes that failed, by reason", Family::default()),
+            connections_refused: metric!("connections_refused", "Connections closed at the limit", Counter::default()),
+            connections: metric!("connections", "Open connections on the TLS port", Gauge::default()),
+            compile_seconds: metric!(
+                "compile_seconds",
+                "From a changed store of objects to a new snapshot",
+                Histogram::new(BUCKETS)
+            ),
+            convergence_seconds: metric!(
+                "convergence_seconds",
+                "From the change of a source to the last acknowledgement of the clients that it concerns",
+                Histogram::new(BUCKETS)
+            ),
+            clients: metric!("clients", "Connected xDS clients, by kind", Family::default()),
+            clients_behind: metric!("clients_behind", "Clients that have not acknowledged the newest, by type", Family::default()),
+            clients_refusing: metric!("clients_refusing", "Clients whose last answer was a NACK, by type", Family::default()),
+            responses: metric!("pushes", "Responses sent to the connected clients, by type", Family::default()),
+            refusals: metric!("nacks", "Responses refused by the connected clients, by type", Family::default()),
+            objects: metric!("objects", "Kubernetes objects in force, by kind", Family::default()),
+            problems: metric!("problems", "Problems with sources and objects, by severity", Family::default()),
+            authority_expiry: metric!(
+                "authority_expiry_timestamp_seconds",
+                "When the signing certificate or one above it expires",
+                Gauge::default()
+            ),
+            serving_expiry: metric!(
+                "serving_certificate_expiry_timestamp_seconds",
+                "When the control plane's own certificate expires",
+                Gauge::default()
+            ),
+            roots: metric!("roots", "Roots in the trust bundle", Gauge::default()),
+            registry: Arc::new(r),
+        }
+    }
+
+    /// A workload got a certificate.
+    pub fn certificate_issued(&self) {
+        self.issued.inc();
+    }
+
+    /// A workload got none; the label is from [`crate::issue::Refusal::class`].
+    pub fn certificate_refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A TLS handshake came to nothing.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        self.handshakes_failed.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A connection was closed at once, because there are too many.
+    pub fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    /// Counts a connection for as long as the guard lives.
+    pub fn connection(&self) -> ConnectionGuard {
+        self.connections.inc();
+        ConnectionGuard(self.connections.clone())
+    }
+
+    /// A compilation took this long.
+    pub fn compiled(&self, took: Duration) {
+        self.compile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A change took this long to reach everyone.
+    pub fn converged(&self, took: Duration) {
+        self.convergence_seconds.observe(took.as_secs_f64());
+    }
+
+    /// The authority that is in force.
+    pub fn authority(&self, not_after: SystemTime, roots: usize) {
+        self.authority_expiry.set(unix_seconds(not_after));
+        self.roots.set(i64::try_from(roots).unwrap_or(i64::MAX));
+    }
+
+    /// The serving certificate that is in force.
+    pub fn serving_certificate(&self, not_after: SystemTime) {
+        self.serving_expiry.set(unix_seconds(not_after));
+    }
+
+    /// Replaces the gauges of objects and problems.
+    pub fn objects(&self, counts: impl IntoIterator<Item = (&'static str, usize)>, problems: impl IntoIterator<Item = (&'static str, usize)>) {
+        fill(&self.objects, counts.into_iter().map(|(kind, n)| (KindLabel { kind: kind.into() }, n)));
+        fill(&self.problems, problems.into_iter().map(|(kind, n)| (KindLabel { kind: kind.into() }, n)));
+    }
+
+    /// The registry in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+fn fill<L>(family: &Family<L, Gauge>, values: impl Iterator<Item = (L, usize)>)
+where
+    L: Clone + std::hash::Hash + Eq,
+{
+    family.clear();
+    for (label, n) in values {
+        family.get_or_create(&label).set(i64::try_from(n).unwrap_or(i64::MAX));
+    }
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub struct ConnectionGuard(Gauge);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
