@@ -4,11 +4,13 @@
 //! it, and says what is wrong with each object. [`inject`] adds the sidecar to pod templates. Everything but the sources is pure.
 //! The control plane, the local runner and the command line all use this crate, so they never disagree about a manifest.
 
+mod check;
 pub mod compile;
 pub mod crd;
 pub mod inject;
 pub mod object;
 pub mod parse;
+pub mod ports;
 pub mod problem;
 pub mod source;
 

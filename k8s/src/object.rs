@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::api::{
+    apps::v1 as apps, batch::v1 as batch, core::v1 as core, discovery::v1 as discovery,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Serialize};
@@ -155,6 +157,16 @@ macro_rules! kinds {
                 match (self, other) {
                     $((Self::$variant(a), Self::$variant(b)) => a.object == b.object,)+
                     _ => false,
+                }
+            }
+
+            /// It is the same object as before, so it is as old as it was.
+            pub(crate) fn keep_age(&mut self, before: &Self) {
+                match (self, before) {
+                    $((Self::$variant(now), Self::$variant(before)) => {
+                        Arc::make_mut(now).changed_at = before.changed_at;
+                    })+
+                    _ => {}
                 }
             }
 

@@ -151,14 +151,22 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let word: Vec<char> = word.to_lowercase().chars().take(64).collect();
     candidates
         .into_iter()
-        .map(|c| (edits(&word, &c.to_lowercase().chars().collect::<Vec<_>>()), c))
+        .map(|c| {
+            (
+                edits(&word, &c.to_lowercase().chars().collect::<Vec<_>>()),
+                c,
+            )
+        })
         .filter(|(n, c)| *n <= (c.len() / 3).max(1))
         .min()
         .map(|(_, c)| c)
 }
 
 /// `did you mean "containers"?`
-pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     nearest(word, candidates).map(|near| format!("did you mean {near:?}?"))
 }
 
@@ -169,7 +177,9 @@ fn edits(a: &[char], b: &[char]) -> usize {
         let mut row = vec![i; b.len() + 1];
         for j in 1..=b.len() {
             let cost = usize::from(a[i - 1] != b[j - 1]);
-            row[j] = (rows[i - 1][j] + 1).min(row[j - 1] + 1).min(rows[i - 1][j - 1] + cost);
+            row[j] = (rows[i - 1][j] + 1)
+                .min(row[j - 1] + 1)
+                .min(rows[i - 1][j - 1] + cost);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 row[j] = row[j].min(rows[i - 2][j - 2] + 1);
             }
@@ -199,7 +209,8 @@ mod tests {
             line: 12,
             column: 0,
         };
-        let problem = Problem::error(at, "HTTPRoute shop/web", "spec.rules[0]", "it is wrong").hint("make it right");
+        let problem = Problem::error(at, "HTTPRoute shop/web", "spec.rules[0]", "it is wrong")
+            .hint("make it right");
         assert_eq!(
             problem.to_string(),
             "error: k8s/shop.yaml:12: HTTPRoute shop/web: spec.rules[0]: it is wrong (make it right)"

@@ -69,3 +69,37 @@ pub enum Reason {
     /// The policy itself is wrong.
     Invalid,
 }
+
+impl Condition {
+    pub(crate) fn accepted() -> Self {
+        Self {
+            kind: "Accepted",
+            status: true,
+            reason: Reason::Accepted,
+            message: "in force".into(),
+        }
+    }
+
+    pub(crate) fn refused(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            kind: "Accepted",
+            status: false,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn resolved(problem: Option<(Reason, String)>) -> Self {
+        let status = problem.is_none();
+        let (reason, message) = problem.unwrap_or((
+            Reason::ResolvedRefs,
+            "every reference leads somewhere".into(),
+        ));
+        Self {
+            kind: "ResolvedRefs",
+            status,
+            reason,
+            message,
+        }
+    }
+}

@@ -9,8 +9,8 @@ mod traffic_policy;
 pub use mutual_tls_policy::{Mode, MutualTLSPolicy, MutualTLSPolicySpec, PortPolicy, WorkloadRef};
 pub use text::{DurationText, IdentityText};
 pub use traffic_policy::{
-    Algorithm, CircuitBreaker, LoadBalancer, OutlierDetection, RetryBudget, ServiceRef, TrafficPolicy,
-    TrafficPolicySpec,
+    Algorithm, CircuitBreaker, LoadBalancer, OutlierDetection, RetryBudget, ServiceRef,
+    TrafficPolicy, TrafficPolicySpec,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -34,6 +34,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 
 /// The definitions as one YAML file.
 pub fn definitions_yaml() -> Result<String, serde_yaml::Error> {
-    let documents: Result<Vec<String>, _> = definitions().iter().map(serde_yaml::to_string).collect();
+    let documents: Result<Vec<String>, _> =
+        definitions().iter().map(serde_yaml::to_string).collect();
     Ok(documents?.join("---\n"))
 }

@@ -96,10 +96,17 @@ mod tests {
             ("shop/web", "spiffe://example.org/ns/shop/sa/web"),
             ("shop/*", "spiffe://example.org/ns/shop/sa/*"),
             ("*/*", "spiffe://example.org/ns/*/sa/*"),
-            ("spiffe://other.org/ns/shop/sa/web", "spiffe://other.org/ns/shop/sa/web"),
+            (
+                "spiffe://other.org/ns/shop/sa/web",
+                "spiffe://other.org/ns/shop/sa/web",
+            ),
         ] {
             assert_eq!(
-                IdentityText::parse(text).unwrap().in_domain(&td).unwrap().to_string(),
+                IdentityText::parse(text)
+                    .unwrap()
+                    .in_domain(&td)
+                    .unwrap()
+                    .to_string(),
                 full
             );
         }

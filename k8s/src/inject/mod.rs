@@ -1,10 +1,17 @@
 //! The sidecar, added to pod templates: a pure function of the template, its namespace and the mesh's settings.
 
+pub mod annotations;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 use crate::problem::Problem;
+
+/// The name of the sidecar's container.
+pub const PROXY_CONTAINER: &str = "weft-proxy";
+/// The label `weft.dev/meshed: "true"` of pods that have a sidecar, or speak the mesh's mutual TLS by themselves.
+pub const MESHED_LABEL: &str = "weft.dev/meshed";
 
 /// The mesh's settings, the same for every pod.
 #[derive(Debug, Clone, PartialEq, Eq)]

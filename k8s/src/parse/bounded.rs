@@ -163,7 +163,9 @@ impl<'de> Visitor<'de> for Node<'_> {
             })?;
             self.text(key.len())?;
             if fields.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
+                return Err(A::Error::custom(format!(
+                    "the key {key:?} stands there twice"
+                )));
             }
             fields.insert(key, value);
         }

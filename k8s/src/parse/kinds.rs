@@ -37,7 +37,13 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("autoscaling", &["HorizontalPodAutoscaler"]),
     (
         "networking.k8s.io",
-        &["Ingress", "IngressClass", "NetworkPolicy", "IPAddress", "ServiceCIDR"],
+        &[
+            "Ingress",
+            "IngressClass",
+            "NetworkPolicy",
+            "IPAddress",
+            "ServiceCIDR",
+        ],
     ),
     ("policy", &["PodDisruptionBudget"]),
     (
@@ -71,14 +77,23 @@ const OTHERS: &[(&str, &[&str])] = &[
     ),
     (
         "gateway.networking.k8s.io",
-        &["Gateway", "GatewayClass", "BackendTLSPolicy", "UDPRoute", "ListenerSet"],
+        &[
+            "Gateway",
+            "GatewayClass",
+            "BackendTLSPolicy",
+            "UDPRoute",
+            "ListenerSet",
+        ],
     ),
 ];
 
 /// Looks a kind up.
 pub(super) fn find(api_version: &str, kind: &str) -> Found {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    if let Some(read) = Kind::ALL.iter().find(|k| k.as_str() == kind && k.group() == group) {
+    if let Some(read) = Kind::ALL
+        .iter()
+        .find(|k| k.as_str() == kind && k.group() == group)
+    {
         if read.versions().contains(&version) {
             return Found::Read(*read);
         }
@@ -90,7 +105,10 @@ pub(super) fn find(api_version: &str, kind: &str) -> Found {
             hint: Some(format!("use {best}")),
         };
     }
-    if OTHERS.iter().any(|(g, kinds)| *g == group && kinds.contains(&kind)) {
+    if OTHERS
+        .iter()
+        .any(|(g, kinds)| *g == group && kinds.contains(&kind))
+    {
         return Found::Ignored;
     }
     // The right kind in the wrong group, the wrong kind in a known group, or something of somebody else's.
@@ -104,7 +122,11 @@ pub(super) fn find(api_version: &str, kind: &str) -> Found {
         };
     }
     let known = Kind::ALL.iter().map(|k| (k.as_str(), k.group()));
-    let known = known.chain(OTHERS.iter().flat_map(|(g, kinds)| kinds.iter().map(move |k| (*k, *g))));
+    let known = known.chain(
+        OTHERS
+            .iter()
+            .flat_map(|(g, kinds)| kinds.iter().map(move |k| (*k, *g))),
+    );
     let candidates: Vec<&str> = known.filter(|(_, g)| *g == group).map(|(k, _)| k).collect();
     if candidates.is_empty() && group.contains('.') && nearest_group(group).is_none() {
         return Found::Ignored; // another project's custom resource

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use weft_model::UnixMillis;
 
+use crate::check::check;
 use crate::object::{AnyObject, Kind, ObjectKey, Read};
 use crate::problem::{Location, Problem, Severity, did_you_mean};
 
@@ -58,7 +59,10 @@ pub fn parse(file: &Arc<PathBuf>, text: &str, changed_at: UnixMillis) -> Parsed 
             Ok(Value::Null) => {}
             Ok(tree) => trees.push((line, tree)),
             Err(error) => {
-                let location = at(error.line.map_or(line, |l| line + l - 1), error.column.unwrap_or(0));
+                let location = at(
+                    error.line.map_or(line, |l| line + l - 1),
+                    error.column.unwrap_or(0),
+                );
                 let problem = Problem::error(location, "", "", error.reason)
                     .hint("the last good version of this file stays in force");
                 parsed.problems.push(problem);
@@ -107,7 +111,9 @@ fn one(tree: Value, at: &Location, changed_at: UnixMillis, parsed: &mut Parsed) 
             .last()
             .is_none_or(|p| !p.reason.starts_with("more than"))
         {
-            let reason = format!("more than {MAX_DOCUMENTS} objects in one file; this and what follows is not read");
+            let reason = format!(
+                "more than {MAX_DOCUMENTS} objects in one file; this and what follows is not read"
+            );
             parsed
                 .problems
                 .push(Problem::error(at.clone(), "", "", reason).hint("split it"));
@@ -117,11 +123,18 @@ fn one(tree: Value, at: &Location, changed_at: UnixMillis, parsed: &mut Parsed) 
     let text = |field: &str| tree.get(field).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind_name) = (text("apiVersion"), text("kind"));
     if api_version.is_empty() || kind_name.is_empty() {
-        let missing = if kind_name.is_empty() { "kind" } else { "apiVersion" };
+        let missing = if kind_name.is_empty() {
+            "kind"
+        } else {
+            "apiVersion"
+        };
         let reason = "this is not a Kubernetes object: it has no such field";
-        parsed
-            .problems
-            .push(Problem::error(at.clone(), name_of(&tree, kind_name), missing, reason));
+        parsed.problems.push(Problem::error(
+            at.clone(),
+            name_of(&tree, kind_name),
+            missing,
+            reason,
+        ));
         return;
     }
     if kind_name.ends_with("List") && tree.get("items").is_some_and(Value::is_array) {
@@ -131,8 +144,13 @@ fn one(tree: Value, at: &Location, changed_at: UnixMillis, parsed: &mut Parsed) 
     match kinds::find(api_version, kind_name) {
         kinds::Found::Read(kind) => object(kind, tree, at, changed_at, parsed),
         kinds::Found::Ignored => {}
-        kinds::Found::Unknown { field, reason, hint } => {
-            let problem = Problem::error(at.clone(), name_of(&tree, kind_name), field, reason).maybe_hint(hint);
+        kinds::Found::Unknown {
+            field,
+            reason,
+            hint,
+        } => {
+            let problem = Problem::error(at.clone(), name_of(&tree, kind_name), field, reason)
+                .maybe_hint(hint);
             parsed.problems.push(problem);
         }
     }
@@ -150,9 +168,13 @@ fn list(mut tree: Value, at: &Location, changed_at: UnixMillis, parsed: &mut Par
         return;
     };
     for mut item in items {
-        if let (Some(fields), Some(kind), Some(version)) = (item.as_object_mut(), item_kind, &api_version) {
+        if let (Some(fields), Some(kind), Some(version)) =
+            (item.as_object_mut(), item_kind, &api_version)
+        {
             fields.entry("kind").or_insert_with(|| kind.into());
-            fields.entry("apiVersion").or_insert_with(|| version.as_str().into());
+            fields
+                .entry("apiVersion")
+                .or_insert_with(|| version.as_str().into());
         }
         one(item, at, changed_at, parsed);
     }
@@ -197,7 +219,7 @@ fn object(kind: Kind, tree: Value, at: &Location, changed_at: UnixMillis, parsed
         parsed
             .problems
             .push(Problem::error(at.clone(), described.clone(), field, reason).maybe_hint(hint));
-        if !name.is_empty() {
+        if !name.is_empty() && !parsed.broken.contains(&(kind, key.clone())) {
             parsed.broken.push((kind, key.clone()));
         }
     };
@@ -220,7 +242,16 @@ fn object(kind: Kind, tree: Value, at: &Location, changed_at: UnixMillis, parsed
             unknown: &mut unknown,
         },
     ) {
-        Ok(object) => parsed.objects.push(object),
+        Ok(object) => {
+            let faults = check(&object);
+            let good = faults.is_empty();
+            for fault in faults {
+                refuse(&fault.field, fault.reason, fault.hint);
+            }
+            if good {
+                parsed.objects.push(object);
+            }
+        }
         Err(mistake) => return refuse(&mistake.field, mistake.reason, mistake.hint),
     }
     for field in unknown {

@@ -38,7 +38,10 @@ pub(super) struct Mistake {
 const MAX_UNKNOWN: usize = 20;
 
 /// Reads the tree; unknown fields are added to `unknown` even when it fails.
-pub(super) fn read<'t, T: Deserialize<'t>>(tree: &'t Value, unknown: &mut Vec<Unknown>) -> Result<T, Mistake> {
+pub(super) fn read<'t, T: Deserialize<'t>>(
+    tree: &'t Value,
+    unknown: &mut Vec<Unknown>,
+) -> Result<T, Mistake> {
     let found = RefCell::new(Vec::new());
     let result = serde_path_to_error::deserialize(Node {
         value: tree,
@@ -52,8 +55,13 @@ pub(super) fn read<'t, T: Deserialize<'t>>(tree: &'t Value, unknown: &mut Vec<Un
         // "unknown variant `Rnadom`, expected one of `PeakEwma`, `Random`": the words are between backquotes.
         let words: Vec<&str> = reason.split('`').skip(1).step_by(2).collect();
         let hint = match words.as_slice() {
-            [given, known @ ..] if reason.starts_with("unknown variant") => did_you_mean(given, known.iter().copied()),
-            _ if reason.ends_with("expected a string") && !reason.contains("map") && !reason.contains("sequence") => {
+            [given, known @ ..] if reason.starts_with("unknown variant") => {
+                did_you_mean(given, known.iter().copied())
+            }
+            _ if reason.ends_with("expected a string")
+                && !reason.contains("map")
+                && !reason.contains("sequence") =>
+            {
                 Some("put it in quotes".to_owned())
             }
             _ => None,
@@ -102,10 +110,13 @@ struct Node<'t, 'p> {
 
 impl<'t, 'p> Node<'t, 'p> {
     fn note_unknown(&self, known: &'static [&'static str]) {
-        let Value::Object(fields) = self.value else { return };
+        let Value::Object(fields) = self.value else {
+            return;
+        };
         let mut unknown = self.unknown.borrow_mut();
         for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
-            let implied = matches!(self.path, Path::Root) && (name == "apiVersion" || name == "kind");
+            let implied =
+                matches!(self.path, Path::Root) && (name == "apiVersion" || name == "kind");
             if !implied && unknown.len() < MAX_UNKNOWN {
                 let mut path = String::new();
                 Path::Field(&self.path, name).write(&mut path);
@@ -176,7 +187,11 @@ impl<'de> Deserializer<'de> for Node<'de, '_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
