@@ -153,6 +153,28 @@ impl Precedence {
     }
 }
 
+impl Precedence {
+    /// The same for a match of a GRPCRoute, which names `service` and `method` with that many characters.
+    ///
+    /// Gateway API v1, GRPCRouteRule.matches: "Precedence MUST be given to the rule with the largest number of: Characters in
+    /// a matching non-wildcard hostname. Characters in a matching hostname. Characters in a matching service. Characters in a
+    /// matching method. Header matches." The ties are those of HTTPRoute; the two kinds never stand in one table.
+    pub fn grpc(
+        (service, method): (usize, usize),
+        m: &HttpMatch,
+        created: UnixMillis,
+        route: (&str, &str),
+        position: (usize, usize),
+    ) -> Self {
+        Self {
+            path: Reverse((0, (service << 16) | method.min(0xffff))),
+            method: Reverse(false),
+            query: Reverse(0),
+            ..Self::new(m, created, route, position)
+        }
+    }
+}
+
 /// `Option<Method>` as text.
 mod method_text {
     use http::Method;
@@ -278,6 +300,21 @@ mod tests {
         assert!(of(1, "a", (9, 9)) < of(1, "b", (0, 0)));
         assert!(of(1, "a", (0, 1)) < of(1, "a", (1, 0)));
         assert!(of(1, "a", (1, 0)) < of(1, "a", (1, 1)));
+    }
+
+    #[test]
+    fn grpc_service_then_method_then_headers() {
+        let of = |names, headers: usize| {
+            let m = HttpMatch {
+                headers: vec![header("a"); headers],
+                ..HttpMatch::default()
+            };
+            Precedence::grpc(names, &m, UnixMillis(1), ("ns", "a"), (0, 0))
+        };
+        assert!(of((5, 0), 0) < of((4, 9), 9));
+        assert!(of((5, 3), 0) < of((5, 2), 9));
+        assert!(of((5, 3), 2) < of((5, 3), 1));
+        assert!(of((5, 0), 0) < of((0, 20), 0));
     }
 
     #[test]
