@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 /// The path of the delta method.
-pub const DELTA_PATH: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+pub const DELTA_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 /// The path of the state-of-the-world method.
-pub const SOTW_PATH: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+pub const SOTW_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
 /// `google.protobuf.Any`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]

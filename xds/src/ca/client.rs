@@ -33,10 +33,12 @@ where
         &mut self,
         request: impl IntoRequest<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        self.grpc
-            .ready()
-            .await
-            .map_err(|e| Status::unavailable(format!("the certificate authority is not reachable: {}", e.into())))?;
+        self.grpc.ready().await.map_err(|e| {
+            Status::unavailable(format!(
+                "the certificate authority is not reachable: {}",
+                e.into()
+            ))
+        })?;
         let path = http::uri::PathAndQuery::from_static(CREATE_CERTIFICATE_PATH);
         self.grpc
             .unary(request.into_request(), path, ProstCodec::default())

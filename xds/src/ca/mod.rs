@@ -15,7 +15,8 @@ use envoy_types::pb::google::protobuf::Struct;
 /// The full name of the service.
 pub const SERVICE_NAME: &str = "istio.v1.auth.IstioCertificateService";
 /// The path of its one method.
-pub const CREATE_CERTIFICATE_PATH: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+pub const CREATE_CERTIFICATE_PATH: &str =
+    "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
 /// Asks for a certificate.
 #[derive(Clone, PartialEq, prost::Message)]

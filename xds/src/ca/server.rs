@@ -10,7 +10,9 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status, async_trait};
 use tonic_prost::ProstCodec;
 
-use super::{CREATE_CERTIFICATE_PATH, IstioCertificateRequest, IstioCertificateResponse, SERVICE_NAME};
+use super::{
+    CREATE_CERTIFICATE_PATH, IstioCertificateRequest, IstioCertificateResponse, SERVICE_NAME,
+};
 
 /// A certificate authority.
 #[async_trait]
@@ -31,7 +33,9 @@ pub struct IstioCertificateServiceServer<T> {
 impl<T> IstioCertificateServiceServer<T> {
     /// Serves this authority.
     pub fn new(inner: T) -> Self {
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 }
 
@@ -77,9 +81,13 @@ where
         let method = Create(Arc::clone(&self.inner));
         Box::pin(async move {
             if request.uri().path() != CREATE_CERTIFICATE_PATH {
-                return Ok(Status::unimplemented("the service has only CreateCertificate").into_http());
+                return Ok(
+                    Status::unimplemented("the service has only CreateCertificate").into_http(),
+                );
             }
-            Ok(Grpc::new(ProstCodec::default()).unary(method, request).await)
+            Ok(Grpc::new(ProstCodec::default())
+                .unary(method, request)
+                .await)
         })
     }
 }

@@ -73,5 +73,7 @@ pub(super) fn for_name(kind: TypeUrl, name: &str) -> Arc<dyn Cell> {
 
 /// Follows a cell. `None`: it holds a value of another type.
 pub(super) fn receiver<T: Resource>(cell: &dyn Cell) -> Option<watch::Receiver<Known<T>>> {
-    cell.as_any().downcast_ref::<Typed<T>>().map(|typed| typed.0.subscribe())
+    cell.as_any()
+        .downcast_ref::<Typed<T>>()
+        .map(|typed| typed.0.subscribe())
 }

@@ -58,7 +58,9 @@ pub(super) fn read(dir: &Path) -> Vec<Saved> {
 
 fn read_file(path: &Path) -> io::Result<Vec<Saved>> {
     let mut content = Vec::new();
-    File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut content)?;
+    File::open(path)?
+        .take(MAX_BYTES as u64 + 1)
+        .read_to_end(&mut content)?;
     let corrupt = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
     if content.len() > MAX_BYTES {
         return Err(corrupt("the file is too large"));
@@ -73,7 +75,8 @@ fn read_file(path: &Path) -> io::Result<Vec<Saved>> {
     }
     let mut saved = Vec::new();
     while !body.is_empty() {
-        let record = Record::decode_length_delimited(&mut body).map_err(|_| corrupt("a record is broken"))?;
+        let record = Record::decode_length_delimited(&mut body)
+            .map_err(|_| corrupt("a record is broken"))?;
         let Some(kind) = TypeUrl::from_url(&record.type_url) else {
             continue;
         };
@@ -98,10 +101,16 @@ pub(super) fn write(dir: &Path, content: &[Saved]) -> io::Result<()> {
             bytes: saved.bytes.clone(),
         };
         if HEADER + body.len() + record.encoded_len() + 10 > MAX_BYTES {
-            tracing::warn!(name = saved.name, limit = MAX_BYTES, "the saved resources are full; leaving one out");
+            tracing::warn!(
+                name = saved.name,
+                limit = MAX_BYTES,
+                "the saved resources are full; leaving one out"
+            );
             continue;
         }
-        record.encode_length_delimited(&mut body).map_err(io::Error::other)?;
+        record
+            .encode_length_delimited(&mut body)
+            .map_err(io::Error::other)?;
     }
     fs::create_dir_all(dir)?;
     let beside: PathBuf = dir.join(format!("{FILE}.new"));

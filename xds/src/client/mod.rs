@@ -23,10 +23,11 @@ use std::time::Duration;
 
 use tonic::transport::Channel;
 use weft_model::{
-    BackendKey, Cluster, Destination, DnsRecord, Endpoints, Hostname, HttpRoutes, InboundPort, ListenerName,
+    BackendKey, Cluster, Destination, DnsRecord, Endpoints, Hostname, HttpRoutes, InboundPort,
+    ListenerName,
 };
 
-use crate::convert::{TrustBundle, dns_name, inbound_name, TRUST_BUNDLE};
+use crate::convert::{TRUST_BUNDLE, TrustBundle, dns_name, inbound_name};
 
 pub use state::{ClientState, Known as KnownState, ResourceState};
 pub use watch::{Known, Watch};
@@ -80,12 +81,16 @@ impl Client {
     {
         let table = Arc::new(table::Table::new(options));
         drop(connect);
-        Self { table, alive: Arc::new(table::Alive::new(())) }
+        Self {
+            table,
+            alive: Arc::new(table::Alive::new(())),
+        }
     }
 
     /// What is at a captured address.
     pub fn destination(&self, address: SocketAddr) -> Watch<Destination> {
-        self.table.watch(&self.alive, ListenerName::Outbound(address).to_string())
+        self.table
+            .watch(&self.alive, ListenerName::Outbound(address).to_string())
     }
 
     /// The HTTP routes of a destination.

@@ -13,11 +13,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use weft_model::UnixMillis;
 
+use super::Options;
 use super::cell::{self, Cell};
 use super::disk::Saved;
 use super::state::{ClientState, ResourceState};
 use super::watch::{Known, Watch};
-use super::Options;
 use crate::TypeUrl;
 use crate::convert::{DecodeError, Resource};
 
@@ -102,7 +102,11 @@ impl Table {
     }
 
     /// Watches a resource, and subscribes to it if it is new.
-    pub(super) fn watch<T: Resource>(self: &Arc<Self>, alive: &Arc<Alive>, name: String) -> Watch<T> {
+    pub(super) fn watch<T: Resource>(
+        self: &Arc<Self>,
+        alive: &Arc<Alive>,
+        name: String,
+    ) -> Watch<T> {
         let key: Key = (T::TYPE, name.into());
         let mut inner = self.lock();
         if !inner.slots.contains_key(&key) {
@@ -111,7 +115,9 @@ impl Table {
                     "too many resources are in use; this one is not subscribed");
                 return Watch::detached(Known::Pending);
             }
-            inner.slots.insert(key.clone(), Slot::new(cell::typed::<T>()));
+            inner
+                .slots
+                .insert(key.clone(), Slot::new(cell::typed::<T>()));
             inner.wish(&key, true);
             self.wishes_changed.notify_one();
         }
@@ -160,9 +166,20 @@ impl Table {
     }
 
     /// A resource arrived. Refused: the last good value stays. Nobody asks for it any more: ignored.
-    pub(super) fn apply(&self, kind: TypeUrl, name: &str, version: String, bytes: Bytes) -> Result<(), DecodeError> {
+    pub(super) fn apply(
+        &self,
+        kind: TypeUrl,
+        name: &str,
+        version: String,
+        bytes: Bytes,
+    ) -> Result<(), DecodeError> {
         let key: Key = (kind, name.into());
-        let Some(cell) = self.lock().slots.get(&key).map(|slot| Arc::clone(&slot.cell)) else {
+        let Some(cell) = self
+            .lock()
+            .slots
+            .get(&key)
+            .map(|slot| Arc::clone(&slot.cell))
+        else {
             return Ok(());
         };
         let result = cell.set(name, &bytes);

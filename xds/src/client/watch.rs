@@ -89,7 +89,8 @@ impl<T> Watch<T> {
     /// Waits for an answer, until the deadline; then still [`Known::Pending`].
     pub async fn ready(&self, deadline: Instant) -> Known<T> {
         let mut receiver = self.receiver.clone();
-        let answered = tokio::time::timeout_at(deadline, receiver.wait_for(|known| !known.is_pending())).await;
+        let answered =
+            tokio::time::timeout_at(deadline, receiver.wait_for(|known| !known.is_pending())).await;
         match answered {
             Ok(Ok(known)) => known.clone(),
             Ok(Err(_)) | Err(_) => self.get(),

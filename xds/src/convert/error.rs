@@ -78,7 +78,12 @@ mod tests {
     #[test]
     fn paths_grow_outwards() {
         let error: Result<(), _> = Err(DecodeError::new("no path"));
-        let error = error.at("match").at_index(2).at("routes").at_index(0).at("virtual_hosts");
+        let error = error
+            .at("match")
+            .at_index(2)
+            .at("routes")
+            .at_index(0)
+            .at("virtual_hosts");
         assert_eq!(
             error.map_err(|e| e.to_string()),
             Err("virtual_hosts[0].routes[2].match: no path".into())

@@ -4,11 +4,19 @@
 //! in the resource's metadata under `weft` (see [`metadata`]), so that decoding gives back the very value that was
 //! encoded, while other clients use the standard fields. [`crate::server`] encodes, [`crate::client`] decodes.
 
+mod cluster;
+mod endpoints;
 mod error;
+mod listener;
+mod metadata;
+mod proto;
 mod resource;
+mod routes;
+mod secret;
 
 pub use error::DecodeError;
 pub use resource::{Resource, TRUST_BUNDLE, TrustBundle, dns_name, inbound_name};
+pub(crate) use resource::{capture_listener, passthrough_cluster};
 
 use serde::Serialize;
 
@@ -39,3 +47,7 @@ impl Flavour {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

@@ -1,10 +1,15 @@
 //! What can be a resource: a model value with a type, a name, and both directions of conversion.
 
 use bytes::Bytes;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use weft_model::Hostname;
+use weft_model::{Cluster, Destination, DnsRecord, Endpoints, Hostname, HttpRoutes, InboundPort};
 
-use super::{DecodeError, Flavour};
+use super::listener::{capture, inbound, outbound};
+use super::proto::{
+    cluster as cluster_message, endpoint, listener as listener_message, route, tls,
+};
+use super::{DecodeError, Flavour, cluster, endpoints, routes, secret};
 use crate::TypeUrl;
 
 /// The name of the trust bundle's secret.
@@ -42,8 +47,9 @@ pub trait Resource: Sized + Send + Sync + 'static {
     fn decode(name: &str, bytes: &[u8]) -> Result<Self, DecodeError>;
 }
 
+/// A resource that is its encoder and decoder; the name inside is compared with the one it came under.
 macro_rules! resource {
-    ($model:ty, $kind:ident, |$value:ident| $name:expr) => {
+    ($model:ty, $kind:ident, $message:ty, $encode:path, $decode:path, |$value:ident| $name:expr) => {
         impl Resource for $model {
             const TYPE: TypeUrl = TypeUrl::$kind;
 
@@ -52,21 +58,94 @@ macro_rules! resource {
                 $name
             }
 
-            fn encode(&self, _: Flavour) -> Bytes {
-                serde_json::to_vec(self).map(Bytes::from).unwrap_or_default()
+            fn encode(&self, flavour: Flavour) -> Bytes {
+                $encode(self, flavour).encode_to_vec().into()
             }
 
-            fn decode(_: &str, bytes: &[u8]) -> Result<Self, DecodeError> {
-                serde_json::from_slice(bytes).map_err(DecodeError::new)
+            fn decode(name: &str, bytes: &[u8]) -> Result<Self, DecodeError> {
+                let value = $decode(&<$message>::decode(bytes)?)?;
+                let own = value.name();
+                if own == name {
+                    Ok(value)
+                } else {
+                    Err(
+                        DecodeError::new(format_args!("the resource names itself {own:?}"))
+                            .inside("name"),
+                    )
+                }
             }
         }
     };
 }
 
-resource!(weft_model::Destination, Listener, |d| d.name.to_string());
-resource!(weft_model::InboundPort, Listener, |p| inbound_name(p.port));
-resource!(weft_model::HttpRoutes, Routes, |r| r.key.to_string());
-resource!(weft_model::Cluster, Cluster, |c| c.key.to_string());
-resource!(weft_model::Endpoints, Endpoints, |e| e.key.to_string());
-resource!(weft_model::DnsRecord, Endpoints, |d| dns_name(&d.name));
-resource!(TrustBundle, Secret, |_b| TRUST_BUNDLE.to_owned());
+use listener_message::Listener;
+
+resource!(
+    Destination,
+    Listener,
+    Listener,
+    outbound::encode,
+    outbound::decode,
+    |d| d.name.to_string()
+);
+resource!(
+    InboundPort,
+    Listener,
+    Listener,
+    inbound::encode,
+    inbound::decode,
+    |p| inbound_name(p.port)
+);
+resource!(
+    HttpRoutes,
+    Routes,
+    route::RouteConfiguration,
+    routes::encode,
+    routes::decode,
+    |r| r.key.to_string()
+);
+resource!(
+    Cluster,
+    Cluster,
+    cluster_message::Cluster,
+    cluster::encode,
+    cluster::decode,
+    |c| c.key.to_string()
+);
+resource!(
+    Endpoints,
+    Endpoints,
+    endpoint::ClusterLoadAssignment,
+    endpoints::encode,
+    endpoints::decode,
+    |e| e.key.to_string()
+);
+resource!(
+    DnsRecord,
+    Endpoints,
+    endpoint::ClusterLoadAssignment,
+    endpoints::encode_name,
+    endpoints::decode_name,
+    |d| dns_name(&d.name)
+);
+resource!(
+    TrustBundle,
+    Secret,
+    tls::Secret,
+    secret::encode,
+    secret::decode,
+    |_b| TRUST_BUNDLE.to_owned()
+);
+
+/// The listener where an Envoy's captured connections arrive: its name, and its message.
+pub(crate) fn capture_listener() -> (&'static str, Bytes) {
+    (capture::NAME, capture::encode().encode_to_vec().into())
+}
+
+/// The cluster of what is outside the mesh, for Envoy: its name, and its message.
+pub(crate) fn passthrough_cluster() -> (&'static str, Bytes) {
+    (
+        cluster::PASSTHROUGH,
+        cluster::passthrough().encode_to_vec().into(),
+    )
+}

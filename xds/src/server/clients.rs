@@ -147,7 +147,10 @@ impl Open {
 
     /// Tells [`Clients::changes`].
     pub(super) fn changed(&self) {
-        self.clients.shared.changes.send_modify(|n| *n = n.wrapping_add(1));
+        self.clients
+            .shared
+            .changes
+            .send_modify(|n| *n = n.wrapping_add(1));
     }
 }
 

@@ -3,7 +3,6 @@
 //! Built from the [`Mesh`] that the control plane compiled and from the snapshot before: what did not change keeps its
 //! bytes and version. [`super::session`] resolves names against it.
 
-
 use weft_model::Mesh;
 
 /// Everything that can be served. Immutable.
@@ -16,7 +15,10 @@ impl Snapshot {
     /// The mesh and its trust bundle. What is equal in `previous` is taken over from there.
     pub fn build(mesh: &Mesh, roots_pem: &[u8], previous: Option<&Snapshot>) -> Self {
         let _ = roots_pem;
-        Self { version: previous.map_or(1, |p| p.version + 1), mesh: mesh.clone() }
+        Self {
+            version: previous.map_or(1, |p| p.version + 1),
+            mesh: mesh.clone(),
+        }
     }
 
     /// Counts the snapshots since the first, which is 1.
