@@ -3,8 +3,8 @@
 //! Called by `main` (`apply`, `clean`); decides which back end and whether IPv6, then hands over to
 //! [`crate::backend`]. Connections that exist already are not touched: NAT is decided by a connection's first packet.
 
-use crate::backend::Backend;
 use crate::capability::Capability;
+use crate::config::backend::Backend;
 use crate::config::{BackendChoice, Config, Ipv6Choice};
 use crate::error::Error;
 use crate::lock::Lock;
@@ -72,9 +72,17 @@ pub fn apply(config: &Config) -> Result<Applied, Error> {
 /// The rules `apply` would try first, without touching the kernel.
 pub fn plan(config: &Config) -> (Backend, Ruleset) {
     let candidates = candidates(config.backend);
-    let backend = candidates.iter().copied().find(|backend| backend.is_installed());
-    let backend = backend.or(candidates.first().copied()).unwrap_or(Backend::Nftables);
-    (backend, Ruleset::new(config, wants_ipv6(config.ipv6, Ipv6::detect())))
+    let backend = candidates
+        .iter()
+        .copied()
+        .find(|backend| backend.is_installed());
+    let backend = backend
+        .or(candidates.first().copied())
+        .unwrap_or(Backend::Nftables);
+    (
+        backend,
+        Ruleset::new(config, wants_ipv6(config.ipv6, Ipv6::detect())),
+    )
 }
 
 /// Removes all that is ours from every back end; returns where something was. Needs `CAP_NET_ADMIN`.

@@ -1,54 +1,22 @@
-//! The three ways to the kernel, and the programs that go them.
+//! Runs the programs of a [`Backend`].
 //!
 //! [`crate::apply`] and [`crate::verify`] call [`Backend::install`], [`Backend::remove`] and [`Backend::read`]; the
 //! text comes from [`crate::iptables`] and [`crate::nftables`].
 
 use crate::Family;
 use crate::capability::Capability;
+use crate::config::PATIENCE;
+use crate::config::backend::Backend;
 use crate::error::Error;
-use crate::lock::PATIENCE;
 use crate::namespace::{Ipv6, legacy_tables};
 use crate::present::Present;
 use crate::rules::{Ruleset, Table};
 use crate::{iptables, nftables};
-use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// How rules get into the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Backend {
-    /// `nft`, with a table of our own.
-    Nftables,
-    /// `iptables` on nf_tables.
-    Iptables,
-    /// `iptables` on x_tables.
-    IptablesLegacy,
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nftables => "nftables",
-            Self::Iptables => "iptables",
-            Self::IptablesLegacy => "iptables-legacy",
-        })
-    }
-}
-
 impl Backend {
-    /// In the order "auto" tries them: nftables is atomic over both IP versions, legacy is on its way out of kernels.
-    pub const ALL: [Self; 3] = [Self::Nftables, Self::Iptables, Self::IptablesLegacy];
-
-    /// The package that holds its programs, by the name most distributions use.
-    pub fn package(self) -> &'static str {
-        match self {
-            Self::Nftables => "nftables",
-            Self::Iptables | Self::IptablesLegacy => "iptables",
-        }
-    }
-
     /// The rules as they would be handed over in a namespace without any, one text for each program run.
     pub fn render(self, ruleset: &Ruleset) -> Vec<(String, String)> {
         let restore = |family| format!("{} --noflush", self.program(family, "restore"));
@@ -221,7 +189,8 @@ impl Backend {
     }
 
     fn find(self, program: &str) -> Result<PathBuf, Error> {
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
         std::env::split_paths(&path)
             .map(|directory| directory.join(program))
             .find(|candidate| candidate.is_file())

@@ -4,7 +4,7 @@
 //! one of ours.
 
 use crate::Family;
-use crate::backend::Backend;
+use crate::config::backend::Backend;
 use std::fmt;
 use std::io;
 
@@ -42,7 +42,9 @@ impl Feature {
             Self::Redirect => {
                 "load it on the node (modprobe nft_redir; for iptables xt_REDIRECT), or use another --backend"
             }
-            Self::Owner => "load it on the node (modprobe nft_meta; for iptables xt_owner), or use another --backend",
+            Self::Owner => {
+                "load it on the node (modprobe nft_meta; for iptables xt_owner), or use another --backend"
+            }
             Self::Zones => {
                 "load it on the node (modprobe nft_ct; for iptables xt_CT; CONFIG_NF_CONNTRACK_ZONES), or leave out --capture-dns"
             }
@@ -98,7 +100,9 @@ pub enum Error {
         detail: String,
     },
     /// The lock file of iptables cannot be made.
-    #[error("the lock of iptables cannot be taken ({detail}); mount an emptyDir on /run, or use --backend nftables")]
+    #[error(
+        "the lock of iptables cannot be taken ({detail}); mount an emptyDir on /run, or use --backend nftables"
+    )]
     LockFile {
         /// The program's own words.
         detail: String,
@@ -137,7 +141,9 @@ pub enum Error {
 }
 
 fn for_family(family: Option<Family>) -> String {
-    family.map(|family| format!(" ({family})")).unwrap_or_default()
+    family
+        .map(|family| format!(" ({family})"))
+        .unwrap_or_default()
 }
 
 fn listed(errors: &[Error]) -> String {
@@ -165,7 +171,13 @@ impl Error {
     }
 
     /// Makes sense of what a back end's program printed when it failed.
-    pub fn from_program(backend: Backend, family: Option<Family>, program: &str, status: String, stderr: &str) -> Self {
+    pub fn from_program(
+        backend: Backend,
+        family: Option<Family>,
+        program: &str,
+        status: String,
+        stderr: &str,
+    ) -> Self {
         // Warnings about revisions of extensions precede many successes too.
         let said: Vec<&str> = stderr
             .lines()
@@ -180,10 +192,14 @@ impl Error {
         }
         if has(&["holding the xtables lock"]) {
             return Self::Busy {
-                seconds: crate::lock::PATIENCE.as_secs(),
+                seconds: crate::config::PATIENCE.as_secs(),
             };
         }
-        if has(&["permission denied", "operation not permitted", "must be root"]) {
+        if has(&[
+            "permission denied",
+            "operation not permitted",
+            "must be root",
+        ]) {
             return Self::NotPermitted {
                 capability: "CAP_NET_ADMIN",
                 uid: nix::unistd::geteuid().as_raw(),
@@ -298,20 +314,28 @@ mod tests {
             Error::LockFile { .. }
         ));
         assert!(matches!(
-            classified("Another app is currently holding the xtables lock; still 9s 0us time ahead"),
+            classified(
+                "Another app is currently holding the xtables lock; still 9s 0us time ahead"
+            ),
             Error::Busy { .. }
         ));
         assert!(matches!(
-            classified("Could not fetch rule set generation id: Permission denied (you must be root)"),
+            classified(
+                "Could not fetch rule set generation id: Permission denied (you must be root)"
+            ),
             Error::NotPermitted { .. }
         ));
         assert!(matches!(
             classified("netlink: Error: Operation not permitted"),
             Error::NotPermitted { .. }
         ));
-        let unknown =
-            classified("Warning: Extension REDIRECT is not supported, missing kernel module?\nsomething else");
+        let unknown = classified(
+            "Warning: Extension REDIRECT is not supported, missing kernel module?\nsomething else",
+        );
         assert!(unknown.is_ipv6());
-        assert_eq!(unknown.to_string(), "p failed (exit status: 1): something else");
+        assert_eq!(
+            unknown.to_string(),
+            "p failed (exit status: 1): something else"
+        );
     }
 }

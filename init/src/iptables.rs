@@ -35,9 +35,10 @@ pub fn expected(ruleset: &Ruleset, family: Family) -> Present {
     let mut present = Present::default();
     for chain in &ruleset.chains {
         let table = present.tables.entry(chain.table).or_default();
-        table
-            .chains
-            .insert(chain.name.name().to_owned(), chain.of_family(family).count());
+        table.chains.insert(
+            chain.name.name().to_owned(),
+            chain.of_family(family).count(),
+        );
         table.hooks.extend(hook(chain));
     }
     present
@@ -53,7 +54,10 @@ pub fn parse_save(text: &str) -> Present {
             continue;
         }
         let Some(table) = table else { continue };
-        if let Some(chain) = line.strip_prefix(':').and_then(|rest| rest.split_whitespace().next()) {
+        if let Some(chain) = line
+            .strip_prefix(':')
+            .and_then(|rest| rest.split_whitespace().next())
+        {
             if chain.starts_with(PREFIX) {
                 let entry = present.tables.entry(table).or_default();
                 entry.chains.entry(chain.to_owned()).or_default();
@@ -66,7 +70,10 @@ pub fn parse_save(text: &str) -> Present {
 }
 
 fn parse_rule(line: &str, table: Table, present: &mut Present) {
-    let (packets, line) = match line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+    let (packets, line) = match line
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("] "))
+    {
         Some((counters, rule)) => (
             counters
                 .split(':')
@@ -77,9 +84,16 @@ fn parse_rule(line: &str, table: Table, present: &mut Present) {
         ),
         None => (0u64, line),
     };
-    let Some(rule) = line.strip_prefix("-A ") else { return };
+    let Some(rule) = line.strip_prefix("-A ") else {
+        return;
+    };
     let words: Vec<&str> = rule.split_whitespace().collect();
-    let value = |option: &str| words.windows(2).find(|pair| pair[0] == option).map(|pair| pair[1]);
+    let value = |option: &str| {
+        words
+            .windows(2)
+            .find(|pair| pair[0] == option)
+            .map(|pair| pair[1])
+    };
     let chain = words.first().copied().unwrap_or_default();
     if chain.starts_with(PREFIX) {
         let entry = present.tables.entry(table).or_default();
@@ -91,7 +105,12 @@ fn parse_rule(line: &str, table: Table, present: &mut Present) {
         .or(value("-g"))
         .is_some_and(|target| target.starts_with(PREFIX))
     {
-        present.tables.entry(table).or_default().hooks.push(rule.to_owned());
+        present
+            .tables
+            .entry(table)
+            .or_default()
+            .hooks
+            .push(rule.to_owned());
     }
 }
 
@@ -116,7 +135,11 @@ fn transaction(table: Table, chains: &[&Chain], family: Family, present: &Presen
     for chain in chains {
         line(&mut text, format_args!(":{} - [0:0]", chain.name.name()));
     }
-    for gone in old.hooks.iter().filter(|old| !(hooks.contains(old) && kept(old))) {
+    for gone in old
+        .hooks
+        .iter()
+        .filter(|old| !(hooks.contains(old) && kept(old)))
+    {
         line(&mut text, format_args!("-D {gone}"));
     }
     let stale: BTreeSet<&str> = old.chains.keys().map(String::as_str).collect();
@@ -161,7 +184,11 @@ fn words(rule: &Rule, direction: Hook) -> String {
         let _ = write!(text, " {option} {value}");
     };
     if let Some(name) = interface {
-        let option = if direction == Hook::Prerouting { "-i" } else { "-o" };
+        let option = if direction == Hook::Prerouting {
+            "-i"
+        } else {
+            "-o"
+        };
         add(option, name.with_wildcard('+'));
     }
     if let Some(network) = source {
@@ -203,7 +230,11 @@ mod tests {
         let config = config(
             "--include-inbound-ports 80,8000-8009 --exclude-interfaces net* --skip-outbound-cidrs 10.0.0.0/8,fd00::/8",
         );
-        let text = install(&Ruleset::new(&config, false), Family::V4, &Present::default());
+        let text = install(
+            &Ruleset::new(&config, false),
+            Family::V4,
+            &Present::default(),
+        );
         let expected = "\
 *nat
 :WEFT_INBOUND - [0:0]
@@ -239,7 +270,11 @@ COMMIT
     #[test]
     fn ipv6_has_its_own_addresses() {
         let config = config("--include-outbound-cidrs 10.0.0.0/8,fd00::/8");
-        let text = install(&Ruleset::new(&config, true), Family::V6, &Present::default());
+        let text = install(
+            &Ruleset::new(&config, true),
+            Family::V6,
+            &Present::default(),
+        );
         assert!(
             text.contains("-A WEFT_OWN -s ::6/128 -j RETURN\n-A WEFT_OWN -d ::1/128 -j RETURN\n"),
             "{text}"
@@ -248,7 +283,10 @@ COMMIT
             text.contains("-A WEFT_OUTPUT -d fd00::/8 -p tcp -j WEFT_OUTBOUND\n"),
             "{text}"
         );
-        assert!(!text.contains("10.0.0.0") && !text.contains("127.0.0"), "{text}");
+        assert!(
+            !text.contains("10.0.0.0") && !text.contains("127.0.0"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -256,7 +294,10 @@ COMMIT
         let with_dns = Ruleset::new(&config("--capture-dns"), false);
         let present = expected(&with_dns, Family::V4);
         let again = install(&with_dns, Family::V4, &present);
-        assert!(!again.contains("-A OUTPUT") && !again.contains("-D "), "{again}");
+        assert!(
+            !again.contains("-A OUTPUT") && !again.contains("-D "),
+            "{again}"
+        );
         let without = install(&Ruleset::new(&config(""), false), Family::V4, &present);
         assert!(
             without.starts_with(
@@ -291,7 +332,10 @@ COMMIT
         assert_eq!(present.redirected.get(&15001), Some(&2));
         let nat = &present.tables[&Table::Nat];
         assert_eq!(nat.chains["WEFT_OUTPUT"], 2);
-        assert_eq!(nat.hooks, ["OUTPUT -j WEFT_OUTPUT", "OUTPUT -j WEFT_OUTPUT"]);
+        assert_eq!(
+            nat.hooks,
+            ["OUTPUT -j WEFT_OUTPUT", "OUTPUT -j WEFT_OUTPUT"]
+        );
         assert_eq!(
             remove(Family::V4, &present),
             "*nat\n-D OUTPUT -j WEFT_OUTPUT\n-D OUTPUT -j WEFT_OUTPUT\n\

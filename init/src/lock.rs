@@ -4,15 +4,13 @@
 //! that needs no file system and cannot be left behind. Taken by [`crate::apply`]; `iptables -w` guards against
 //! other programs besides.
 
+use crate::config::PATIENCE;
 use crate::error::Error;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-/// How long to wait for others, here and for the lock of iptables.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 const POLL: Duration = Duration::from_millis(20);
 

@@ -5,7 +5,9 @@
 
 use crate::INBOUND_SOURCE_V6;
 use crate::error::Error;
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -41,7 +43,11 @@ pub fn add() -> Result<(), Error> {
 
 /// Takes it off again; it need not be there.
 pub fn remove() -> Result<(), Error> {
-    match request(RTM_DELADDR, 0, &attribute(IFA_LOCAL, &INBOUND_SOURCE_V6.octets())) {
+    match request(
+        RTM_DELADDR,
+        0,
+        &attribute(IFA_LOCAL, &INBOUND_SOURCE_V6.octets()),
+    ) {
         Err(error) if error.raw_os_error() == Some(EADDRNOTAVAIL) => Ok(()),
         other => other.map_err(Error::io(format!("removing {INBOUND_SOURCE_V6} from lo"))),
     }
@@ -68,7 +74,12 @@ fn request(kind: u16, flags: u16, attributes: &[u8]) -> io::Result<()> {
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkRoute,
     )?;
-    sendto(socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    sendto(
+        socket.as_raw_fd(),
+        &message,
+        &NetlinkAddr::new(0, 0),
+        MsgFlags::empty(),
+    )?;
     let mut answer = [0u8; 1024];
     let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
     acknowledged(answer.get(..length).unwrap_or_default())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use weft_init::apply::{self, Applied};
 use weft_init::config::{Config, Flags};
 use weft_init::verify;
-use weft_init::verify::dial::{Dialled, NO_ROUTE};
+use weft_init::{Family, INBOUND_SOURCE_V6};
 
 /// Redirects a pod's traffic to its sidecar, by rules in the pod's network namespace
 #[derive(Parser)]
@@ -45,9 +45,15 @@ struct Dial {
     /// Source address
     #[arg(long)]
     from: Option<IpAddr>,
+    /// Source port
+    #[arg(long, default_value_t = 0)]
+    from_port: u16,
     /// UDP instead of TCP
     #[arg(long)]
     udp: bool,
+    /// Only connect, do not wait for an answer
+    #[arg(long)]
+    no_answer: bool,
     /// How long to wait, in milliseconds
     #[arg(long, default_value_t = 2000)]
     timeout_ms: u64,
@@ -102,11 +108,18 @@ fn main() -> ExitCode {
 }
 
 fn list(items: &[impl ToString]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+    items
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" and ")
 }
 
 fn print_plan(config: &Config) {
     let (backend, ruleset) = apply::plan(config);
+    if ruleset.ipv6 {
+        println!("# ip -6 addr add {INBOUND_SOURCE_V6}/128 dev lo preferred_lft 0\n");
+    }
     for (program, text) in backend.render(&ruleset) {
         println!("# {program}\n{text}");
     }
@@ -131,17 +144,22 @@ fn print_applied(config: &Config, applied: &Applied) {
 }
 
 fn run_dial(dial: &Dial) -> ExitCode {
-    match verify::dial::dial(dial.target, dial.from, dial.udp, Duration::from_millis(dial.timeout_ms)) {
+    let any = Family::of(dial.target.ip()).any();
+    let from = SocketAddr::new(dial.from.unwrap_or(any), dial.from_port);
+    let within = Duration::from_millis(dial.timeout_ms);
+    let dialled = if dial.no_answer {
+        verify::dial::connect(dial.target, from, within).map(|_| String::new())
+    } else {
+        verify::dial::dial(dial.target, from, dial.udp, within)
+    };
+    match dialled {
         Ok(told) => {
             print!("{told}");
             ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("{error}");
-            match Dialled::of(&error) {
-                Dialled::NoRoute => ExitCode::from(NO_ROUTE),
-                _ => ExitCode::FAILURE,
-            }
+            ExitCode::FAILURE
         }
     }
 }

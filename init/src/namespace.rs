@@ -58,7 +58,11 @@ pub fn own_address(family: Family, excluded: &[InterfacePattern]) -> Option<(Str
     let addresses = nix::ifaddrs::getifaddrs().ok()?;
     addresses
         .filter(|entry| entry.interface_name != "lo")
-        .filter(|entry| !excluded.iter().any(|pattern| pattern.matches(&entry.interface_name)))
+        .filter(|entry| {
+            !excluded
+                .iter()
+                .any(|pattern| pattern.matches(&entry.interface_name))
+        })
         .find_map(|entry| {
             let address = entry.address?;
             let address = match family {

@@ -42,9 +42,10 @@ pub fn expected(ruleset: &Ruleset) -> Present {
     let mut present = Present::default();
     for chain in &ruleset.chains {
         let table = present.tables.entry(chain.table).or_default();
-        table
-            .chains
-            .insert(chain.name.name().to_owned(), rules(chain, ruleset.ipv6).len());
+        table.chains.insert(
+            chain.name.name().to_owned(),
+            rules(chain, ruleset.ipv6).len(),
+        );
         table.hooks.extend(
             chain
                 .hook
@@ -59,7 +60,10 @@ pub fn parse_list(text: &str) -> Present {
     let mut present = Present::default();
     let mut chain: Option<(Table, &str)> = None;
     for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("chain ").and_then(|rest| rest.strip_suffix(" {")) {
+        if let Some(name) = line
+            .strip_prefix("chain ")
+            .and_then(|rest| rest.strip_suffix(" {"))
+        {
             // The one table of nft stands for both of iptables; the name tells which.
             let table = if name.starts_with("WEFT_DNS") {
                 Table::Raw
@@ -97,7 +101,11 @@ pub fn parse_list(text: &str) -> Present {
 
 fn redirected(line: &str) -> Option<(u16, u64)> {
     let (before, port) = line.split_once(" redirect to :")?;
-    let packets = before.split_once("counter packets ")?.1.split_whitespace().next()?;
+    let packets = before
+        .split_once("counter packets ")?
+        .1
+        .split_whitespace()
+        .next()?;
     Some((port.trim().parse().ok()?, packets.parse().ok()?))
 }
 
@@ -253,7 +261,8 @@ table inet weft {
         let ruleset = Ruleset::new(&config("--capture-dns"), false);
         let text = install(&ruleset);
         assert_eq!(
-            text.matches("policy accept;\n\t\tmeta nfproto ipv6 return\n").count(),
+            text.matches("policy accept;\n\t\tmeta nfproto ipv6 return\n")
+                .count(),
             4,
             "{text}"
         );
@@ -268,7 +277,10 @@ table inet weft {
             .trim_start_matches(REMOVE)
             .replace("counter redirect", "counter packets 7 bytes 420 redirect");
         let present = parse_list(&listing);
-        assert!(present.differences(&expected(&ruleset)).is_empty(), "{present:?}");
+        assert!(
+            present.differences(&expected(&ruleset)).is_empty(),
+            "{present:?}"
+        );
         assert_eq!(present.redirected.get(&15053), Some(&14));
         assert_eq!(parse_list(""), Present::default());
     }

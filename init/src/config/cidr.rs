@@ -60,7 +60,9 @@ impl Cidr {
             .and_then(|prefix| Self::new(address, prefix))
             .ok_or_else(|| format!("\"/{prefix}\" in \"{text}\" is not between /0 and /{most}"))?;
         if cidr.address != address {
-            return Err(format!("\"{text}\" has bits after its prefix; the network is {cidr}"));
+            return Err(format!(
+                "\"{text}\" has bits after its prefix; the network is {cidr}"
+            ));
         }
         Ok(cidr)
     }
@@ -117,7 +119,10 @@ pub fn parse_list(text: &str) -> Result<Vec<Cidr>, String> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let mut cidrs = text.split(',').map(Cidr::parse).collect::<Result<Vec<_>, _>>()?;
+    let mut cidrs = text
+        .split(',')
+        .map(Cidr::parse)
+        .collect::<Result<Vec<_>, _>>()?;
     cidrs.sort_unstable();
     cidrs.dedup();
     Ok(cidrs)
@@ -143,15 +148,29 @@ mod tests {
         }
         assert_eq!(CidrSet::parse("*"), Ok(CidrSet::All));
         assert_eq!(CidrSet::parse(""), Ok(CidrSet::Only(vec![])));
-        assert_eq!(parse_list("10.1.0.0/16,10.0.0.0/16,10.1.0.0/16").unwrap().len(), 2);
+        assert_eq!(
+            parse_list("10.1.0.0/16,10.0.0.0/16,10.1.0.0/16")
+                .unwrap()
+                .len(),
+            2
+        );
     }
 
     #[test]
     fn refuses_and_says_why() {
         for (text, why) in [
-            ("10.0.0.0/33", "\"/33\" in \"10.0.0.0/33\" is not between /0 and /32"),
-            ("fd00::/129", "\"/129\" in \"fd00::/129\" is not between /0 and /128"),
-            ("10.0.0.0/+8", "\"/+8\" in \"10.0.0.0/+8\" is not between /0 and /32"),
+            (
+                "10.0.0.0/33",
+                "\"/33\" in \"10.0.0.0/33\" is not between /0 and /32",
+            ),
+            (
+                "fd00::/129",
+                "\"/129\" in \"fd00::/129\" is not between /0 and /128",
+            ),
+            (
+                "10.0.0.0/+8",
+                "\"/+8\" in \"10.0.0.0/+8\" is not between /0 and /32",
+            ),
             (
                 "10.1.2.3/8",
                 "\"10.1.2.3/8\" has bits after its prefix; the network is 10.0.0.0/8",

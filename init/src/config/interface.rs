@@ -37,7 +37,9 @@ impl InterfacePattern {
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-@:".contains(c);
         if let Some(other) = name.chars().find(|c| !allowed(*c)) {
-            return Err(format!("\"{text}\" contains {other:?}, which no interface name may"));
+            return Err(format!(
+                "\"{text}\" contains {other:?}, which no interface name may"
+            ));
         }
         if name.starts_with('-') {
             return Err(format!("\"{text}\" begins with a dash"));
@@ -102,11 +104,20 @@ mod tests {
         for (text, why) in [
             ("*", "\"*\" names no interface"),
             ("eth0,", "\"\" names no interface"),
-            ("eth0 eth1", "\"eth0 eth1\" contains ' ', which no interface name may"),
+            (
+                "eth0 eth1",
+                "\"eth0 eth1\" contains ' ', which no interface name may",
+            ),
             ("eth+", "\"eth+\" contains '+', which no interface name may"),
-            ("a\"b", "\"a\"b\" contains '\"', which no interface name may"),
+            (
+                "a\"b",
+                "\"a\"b\" contains '\"', which no interface name may",
+            ),
             ("-j", "\"-j\" begins with a dash"),
-            ("abcdefghijklmnop", "\"abcdefghijklmnop\" is longer than 15 bytes"),
+            (
+                "abcdefghijklmnop",
+                "\"abcdefghijklmnop\" is longer than 15 bytes",
+            ),
         ] {
             assert_eq!(parse_list(text).unwrap_err(), why);
         }

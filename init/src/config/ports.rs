@@ -139,7 +139,8 @@ impl PortSet {
 fn parse_range(item: &str) -> Result<PortRange, String> {
     let (first, last) = item.split_once('-').unwrap_or((item, item));
     let range = (parse_port(first)?, parse_port(last)?);
-    PortRange::new(range.0, range.1).ok_or_else(|| format!("the range \"{item}\" ends before it begins"))
+    PortRange::new(range.0, range.1)
+        .ok_or_else(|| format!("the range \"{item}\" ends before it begins"))
 }
 
 /// Parses one port, 1 to 65535.

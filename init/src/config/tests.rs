@@ -32,7 +32,10 @@ fn defaults() {
     assert_eq!(config.skip_inbound_ports.to_string(), "15020");
     assert_eq!(config.include_outbound_cidrs, CidrSet::All);
     assert!(!config.capture_dns);
-    assert_eq!((config.backend, config.ipv6), (BackendChoice::Auto, Ipv6Choice::Auto));
+    assert_eq!(
+        (config.backend, config.ipv6),
+        (BackendChoice::Auto, Ipv6Choice::Auto)
+    );
 }
 
 #[test]
@@ -61,6 +64,13 @@ fn all_mistakes_at_once_each_with_its_flag_and_what_would_be_right() {
             "--ipv6 (WEFT_INIT_IPV6): \"maybe\" is none of its values; use auto, on or off",
         ]
     );
+}
+
+#[test]
+fn contradictions_come_with_the_rest() {
+    let mistakes = Config::check(&flags("--dns-port 15001 --ipv6 x --inbound-port 0")).unwrap_err();
+    let named: Vec<_> = mistakes.iter().map(|mistake| mistake.flag).collect();
+    assert_eq!(named, ["inbound-port", "ipv6", "dns-port"]);
 }
 
 #[test]

@@ -12,7 +12,9 @@
 //! has its own zone, and captured queries stay in the default one. TCP needs none: ports are not reused while the
 //! application's socket lives, and a SYN that meets a closed entry replaces it (nf_conntrack_proto_tcp.c).
 
-use super::{Chain, ChainName, DNS_ZONE, Hook, Match, Owner, Rule, Ruleset, Table, Transport, Verdict};
+use super::{
+    Chain, ChainName, DNS_ZONE, Hook, Match, Owner, Rule, Ruleset, Table, Transport, Verdict,
+};
 use crate::Family;
 use crate::config::Config;
 use crate::config::cidr::{Cidr, CidrSet};
@@ -42,7 +44,12 @@ impl Ruleset {
                 Hook::Prerouting,
                 prerouting(config),
             ),
-            nat(ChainName::Output, Some(Hook::Output), Hook::Output, output(config)),
+            nat(
+                ChainName::Output,
+                Some(Hook::Output),
+                Hook::Output,
+                output(config),
+            ),
         ];
         if config.capture_dns {
             let raw = |name, hook, rules| Chain {
@@ -57,7 +64,9 @@ impl Ruleset {
         }
         if !ipv6 {
             for chain in &mut chains {
-                chain.rules.retain(|rule| rule.matches.family() != Some(Family::V6));
+                chain
+                    .rules
+                    .retain(|rule| rule.matches.family() != Some(Family::V6));
             }
         }
         Self { chains, ipv6 }
@@ -109,8 +118,13 @@ fn dns_answer_to_port_53() -> Match {
 
 fn inbound(config: &Config) -> Vec<Rule> {
     let skipped = config.skip_inbound_ports.ranges().iter();
-    let mut rules: Vec<_> = skipped.map(|range| rule(Verdict::Return, tcp(Some(*range)))).collect();
-    rules.extend(redirect_ports(&config.include_inbound_ports, config.inbound_port));
+    let mut rules: Vec<_> = skipped
+        .map(|range| rule(Verdict::Return, tcp(Some(*range))))
+        .collect();
+    rules.extend(redirect_ports(
+        &config.include_inbound_ports,
+        config.inbound_port,
+    ));
     rules
 }
 
@@ -158,7 +172,9 @@ fn own() -> Vec<Rule> {
         rule(Verdict::Return, from(host(Family::V4))),
         rule(Verdict::Return, from(host(Family::V6))),
     ];
-    rules.extend(Cidr::new(Ipv4Addr::LOCALHOST.into(), 8).map(|network| rule(Verdict::Return, to(network))));
+    rules.extend(
+        Cidr::new(Ipv4Addr::LOCALHOST.into(), 8).map(|network| rule(Verdict::Return, to(network))),
+    );
     rules.push(rule(Verdict::Return, to(Cidr::host(Family::V6.loopback()))));
     rules.push(rule(Verdict::Jump(ChainName::Inbound), tcp(None)));
     rules
@@ -206,7 +222,10 @@ fn output(config: &Config) -> Vec<Rule> {
     if config.capture_dns {
         rules.push(rule(Verdict::Return, dns_answer_to_port_53()));
         rules.push(rule(Verdict::Redirect(config.dns_port), dns_query()));
-        rules.push(rule(Verdict::Redirect(config.dns_port), tcp(port(DNS_PORT))));
+        rules.push(rule(
+            Verdict::Redirect(config.dns_port),
+            tcp(port(DNS_PORT)),
+        ));
     }
     // 5. The rest of TCP.
     for range in config.skip_outbound_ports.ranges() {

@@ -41,7 +41,10 @@ impl Ruleset {
             return outcome;
         }
         for table in Table::ALL {
-            for chain in self.of_table(table).filter(|chain| chain.hook == Some(packet.hook)) {
+            for chain in self
+                .of_table(table)
+                .filter(|chain| chain.hook == Some(packet.hook))
+            {
                 self.walk(chain, packet, &mut outcome);
             }
         }
@@ -50,7 +53,11 @@ impl Ruleset {
 
     /// True when the packet's fate is decided and the calling chain must stop too.
     fn walk(&self, chain: &Chain, packet: &Packet, outcome: &mut Outcome) -> bool {
-        for rule in chain.rules.iter().filter(|rule| matches(&rule.matches, packet)) {
+        for rule in chain
+            .rules
+            .iter()
+            .filter(|rule| matches(&rule.matches, packet))
+        {
             match rule.verdict {
                 Verdict::Return => return false,
                 Verdict::Jump(name) => {
@@ -85,11 +92,15 @@ fn matches(asked: &Match, packet: &Packet) -> bool {
         .interface
         .as_ref()
         .is_none_or(|name| name.matches(&packet.interface))
-        && asked.source.is_none_or(|network| network.contains(packet.source.ip()))
+        && asked
+            .source
+            .is_none_or(|network| network.contains(packet.source.ip()))
         && asked
             .destination
             .is_none_or(|network| network.contains(packet.destination.ip()))
-        && asked.transport.is_none_or(|transport| transport == packet.transport)
+        && asked
+            .transport
+            .is_none_or(|transport| transport == packet.transport)
         && asked
             .source_ports
             .is_none_or(|range| range.contains(packet.source.port()))

@@ -74,9 +74,18 @@ fn defaults_capture_both_ways_and_exempt_the_sidecar() {
         (udp(arriving("eth0", POD)), None),
         (arriving("eth0", "10.244.1.5:15020"), None),
         (out("eth0", PROXY, "10.244.1.5:1", "10.96.0.10:80"), None),
-        (out("eth0", (1337, 0), "10.244.1.5:1", "10.96.0.10:80"), None),
-        (out("eth0", (0, 1337), "10.244.1.5:1", "10.96.0.10:80"), None),
-        (out("eth0", (0, 0), "10.244.1.5:1", "10.96.0.10:80"), Some(15001)),
+        (
+            out("eth0", (1337, 0), "10.244.1.5:1", "10.96.0.10:80"),
+            None,
+        ),
+        (
+            out("eth0", (0, 1337), "10.244.1.5:1", "10.96.0.10:80"),
+            None,
+        ),
+        (
+            out("eth0", (0, 0), "10.244.1.5:1", "10.96.0.10:80"),
+            Some(15001),
+        ),
     ] {
         assert_eq!(fate("", &packet), expected, "{packet:?}");
     }
@@ -91,8 +100,16 @@ fn the_four_legs_of_a_call_to_oneself() {
     ] {
         let at = |ip: &str, port: u16| format!("{ip}:{port}");
         for (leg, packet, expected) in [
-            ("localhost", out("lo", APP, &at(local, 1), &at(local, 8080)), None),
-            ("own address", out("lo", APP, &at(pod, 1), &at(pod, 8080)), None),
+            (
+                "localhost",
+                out("lo", APP, &at(local, 1), &at(local, 8080)),
+                None,
+            ),
+            (
+                "own address",
+                out("lo", APP, &at(pod, 1), &at(pod, 8080)),
+                None,
+            ),
             (
                 "own Service",
                 app_to(if pod.starts_with('[') {
@@ -143,14 +160,26 @@ fn inbound_ports() {
         ("--skip-inbound-ports 9090", 9090, None),
         ("--skip-inbound-ports 9090", 15020, None),
         ("--skip-inbound-ports 9090", 80, Some(15006)),
-        ("--include-inbound-ports 80 --skip-inbound-ports 80", 80, None),
+        (
+            "--include-inbound-ports 80 --skip-inbound-ports 80",
+            80,
+            None,
+        ),
         ("--include-inbound-ports 15020", 15020, None),
     ] {
         let to = format!("10.244.1.5:{port}");
-        assert_eq!(fate(flags, &arriving("eth0", &to)), expected, "{flags} {port}");
+        assert_eq!(
+            fate(flags, &arriving("eth0", &to)),
+            expected,
+            "{flags} {port}"
+        );
         // What arrives from the own outbound side is treated alike.
         let own = out("lo", PROXY, "10.244.1.5:1", &to);
-        assert_eq!(fate(flags, &own), expected, "{flags} {port} from the pod itself");
+        assert_eq!(
+            fate(flags, &own),
+            expected,
+            "{flags} {port} from the pod itself"
+        );
     }
 }
 
@@ -160,20 +189,40 @@ fn outbound_ports_networks_and_interfaces() {
         ("--include-outbound-ports 80", "10.96.0.1:80", Some(15001)),
         ("--include-outbound-ports 80", "10.96.0.1:81", None),
         ("--skip-outbound-ports 25,6000-6010", "10.96.0.1:6005", None),
-        ("--skip-outbound-ports 25,6000-6010", "10.96.0.1:80", Some(15001)),
+        (
+            "--skip-outbound-ports 25,6000-6010",
+            "10.96.0.1:80",
+            Some(15001),
+        ),
         (
             "--include-outbound-ports 80 --skip-outbound-ports 80",
             "10.96.0.1:80",
             None,
         ),
-        ("--include-outbound-cidrs 10.0.0.0/8", "10.96.0.1:80", Some(15001)),
+        (
+            "--include-outbound-cidrs 10.0.0.0/8",
+            "10.96.0.1:80",
+            Some(15001),
+        ),
         ("--include-outbound-cidrs 10.0.0.0/8", "192.0.2.1:80", None),
         ("--include-outbound-cidrs 10.0.0.0/8", "[fd77::9]:80", None),
-        ("--include-outbound-cidrs fd00::/8", "[fd77::9]:80", Some(15001)),
+        (
+            "--include-outbound-cidrs fd00::/8",
+            "[fd77::9]:80",
+            Some(15001),
+        ),
         ("--include-outbound-cidrs=", "10.96.0.1:80", None),
         ("--skip-outbound-cidrs 10.96.0.0/16", "10.96.0.1:80", None),
-        ("--skip-outbound-cidrs 10.96.0.0/16", "10.97.0.1:80", Some(15001)),
-        ("--skip-outbound-cidrs 10.96.0.0/16", "[fd77::9]:80", Some(15001)),
+        (
+            "--skip-outbound-cidrs 10.96.0.0/16",
+            "10.97.0.1:80",
+            Some(15001),
+        ),
+        (
+            "--skip-outbound-cidrs 10.96.0.0/16",
+            "[fd77::9]:80",
+            Some(15001),
+        ),
         (
             "--include-outbound-cidrs 10.0.0.0/8 --skip-outbound-cidrs 10.96.0.0/16",
             "10.96.0.1:80",
@@ -188,10 +237,20 @@ fn outbound_ports_networks_and_interfaces() {
         ("--exclude-interfaces eth*", "10.96.0.1:80", None),
         ("--exclude-interfaces net1", "10.96.0.1:80", Some(15001)),
     ] {
-        assert_eq!(fate(flags, &app_to(destination)), expected, "{flags} {destination}");
+        assert_eq!(
+            fate(flags, &app_to(destination)),
+            expected,
+            "{flags} {destination}"
+        );
     }
-    assert_eq!(fate("--exclude-interfaces net1", &arriving("net1", POD)), None);
-    assert_eq!(fate("--exclude-interfaces net1", &arriving("eth0", POD)), Some(15006));
+    assert_eq!(
+        fate("--exclude-interfaces net1", &arriving("net1", POD)),
+        None
+    );
+    assert_eq!(
+        fate("--exclude-interfaces net1", &arriving("eth0", POD)),
+        Some(15006)
+    );
 }
 
 #[test]
@@ -202,7 +261,12 @@ fn dns_capture_and_its_zones() {
     for (what, packet, redirect, zone) in [
         ("query", udp(app_to(query)), Some(15053), 0),
         ("query by TCP", app_to(query), Some(15053), 0),
-        ("query by IPv6", udp(app_to("[fd77:96::a]:53")), Some(15053), 0),
+        (
+            "query by IPv6",
+            udp(app_to("[fd77:96::a]:53")),
+            Some(15053),
+            0,
+        ),
         (
             "query within the pod",
             udp(out("lo", APP, "127.0.0.1:9", "127.0.0.1:53")),
@@ -221,7 +285,12 @@ fn dns_capture_and_its_zones() {
             None,
             DNS_ZONE,
         ),
-        ("query to a skipped network", udp(app_to("10.9.0.1:53")), None, DNS_ZONE),
+        (
+            "query to a skipped network",
+            udp(app_to("10.9.0.1:53")),
+            None,
+            DNS_ZONE,
+        ),
         (
             "query by a skipped interface",
             udp(out("net1", APP, "10.1.0.1:9", query)),
@@ -248,7 +317,11 @@ fn dns_capture_and_its_zones() {
         ),
         ("other UDP", udp(app_to("10.96.0.10:54")), None, 0),
     ] {
-        assert_eq!(ruleset.evaluate(&packet), Outcome { redirect, zone }, "{what}");
+        assert_eq!(
+            ruleset.evaluate(&packet),
+            Outcome { redirect, zone },
+            "{what}"
+        );
     }
     let answer = Packet {
         source: address(query),
@@ -265,15 +338,29 @@ fn dns_capture_and_its_zones() {
 
 #[test]
 fn ipv6_off_means_no_rule_for_it() {
-    let ruleset = Ruleset::new(&config("--capture-dns --skip-outbound-cidrs fd00::/8"), false);
+    let ruleset = Ruleset::new(
+        &config("--capture-dns --skip-outbound-cidrs fd00::/8"),
+        false,
+    );
     let families = ruleset
         .chains
         .iter()
         .flat_map(|chain| &chain.rules)
         .map(|rule| rule.matches.family());
-    assert_eq!(families.filter(|family| *family == Some(Family::V6)).count(), 0);
-    assert_eq!(ruleset.evaluate(&app_to("[fd77::9]:80")), Outcome::default());
-    assert_eq!(ruleset.evaluate(&app_to("10.0.0.1:80")).redirect, Some(15001));
+    assert_eq!(
+        families
+            .filter(|family| *family == Some(Family::V6))
+            .count(),
+        0
+    );
+    assert_eq!(
+        ruleset.evaluate(&app_to("[fd77::9]:80")),
+        Outcome::default()
+    );
+    assert_eq!(
+        ruleset.evaluate(&app_to("10.0.0.1:80")).redirect,
+        Some(15001)
+    );
 }
 
 #[test]
@@ -282,7 +369,11 @@ fn a_chain_comes_after_those_it_jumps_to() {
     for (index, chain) in ruleset.chains.iter().enumerate() {
         for rule in &chain.rules {
             if let Verdict::Jump(target) = rule.verdict {
-                assert!(ruleset.chains[..index].iter().any(|earlier| earlier.name == target));
+                assert!(
+                    ruleset.chains[..index]
+                        .iter()
+                        .any(|earlier| earlier.name == target)
+                );
             }
         }
     }

@@ -4,6 +4,7 @@
 //! property of a process and the sidecar's must be another one.
 
 use super::Proof;
+use crate::Family;
 use crate::error::Error;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, sockopt};
@@ -22,9 +23,6 @@ pub const BRIEFLY: Duration = Duration::from_millis(300);
 /// For a connection that may need its SYN sent twice.
 pub const PATIENTLY: Duration = Duration::from_secs(2);
 
-/// Exit status of `weft-init dial` when there is no route, so that its parent need not read its message.
-pub const NO_ROUTE: u8 = 3;
-
 const POLL: Duration = Duration::from_millis(5);
 
 /// How a dial ended.
@@ -34,8 +32,6 @@ pub enum Dialled {
     Connected,
     /// The host or the namespace refused, or the time was up.
     Failed(String),
-    /// The namespace has no route, so the rules never saw it.
-    NoRoute,
 }
 
 impl fmt::Display for Dialled {
@@ -43,22 +39,28 @@ impl fmt::Display for Dialled {
         match self {
             Self::Connected => f.write_str("somebody else accepted it"),
             Self::Failed(why) => f.write_str(why),
-            Self::NoRoute => f.write_str("no route"),
         }
     }
 }
 
 impl Dialled {
-    /// Tells the failures apart that mean something else to a verification.
-    pub fn of(error: &io::Error) -> Self {
+    fn of(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::NetworkUnreachable => Self::NoRoute,
-            // RFC 4443: also how IPv6 without a usable route or source address shows.
-            io::ErrorKind::AddrNotAvailable => Self::NoRoute,
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::Failed("nobody answered".to_owned()),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                Self::Failed("nobody answered".to_owned())
+            }
             _ => Self::Failed(error.to_string()),
         }
     }
+}
+
+/// Does the namespace know a way to `target`? Without one, nothing is sent and the rules see nothing. Connecting a UDP
+/// socket asks for the route and sends nothing, so that an "unreachable" from the network is not mistaken for this.
+pub fn has_route(target: SocketAddr) -> bool {
+    let any = SocketAddr::new(Family::of(target.ip()).any(), 0);
+    UdpSocket::bind(any)
+        .and_then(|socket| socket.connect(target))
+        .is_ok()
 }
 
 /// A TCP listener that asks each connection where it was meant to go.
@@ -76,7 +78,9 @@ impl Trap {
 
     /// The address listened on.
     pub fn address(&self) -> Result<SocketAddr, Error> {
-        self.0.local_addr().map_err(Error::io("reading the listener's address"))
+        self.0
+            .local_addr()
+            .map_err(Error::io("reading the listener's address"))
     }
 
     /// Dials `target` from this process.
@@ -89,7 +93,9 @@ impl Trap {
 
     /// Does a connection arrive that was meant for `target`? Others, of other containers perhaps, are dropped.
     pub fn catches(&self, target: SocketAddr, within: Duration) -> bool {
-        self.accepts(within, |stream, _| original_destination(stream).ok() == Some(target))
+        self.accepts(within, |stream, _| {
+            original_destination(stream).ok() == Some(target)
+        })
     }
 
     /// Does a connection from `source` arrive?
@@ -150,31 +156,29 @@ impl UdpTrap {
     pub fn bind(address: SocketAddr) -> Result<Self, Error> {
         let what = || format!("listening on {address}, UDP");
         let socket = UdpSocket::bind(address).map_err(Error::io(what()))?;
-        socket.set_read_timeout(Some(PATIENTLY)).map_err(Error::io(what()))?;
+        socket
+            .set_read_timeout(Some(PATIENTLY))
+            .map_err(Error::io(what()))?;
         Ok(Self(socket))
     }
 
     /// Sends a datagram to `target`; it must arrive here, and the answer must seem to come from `target`.
     pub fn exchange(&self, target: SocketAddr) -> Proof {
         match self.try_exchange(target) {
-            Ok(true) => Proof::Proved(format!("{target} arrived at the DNS port, and the answer came back")),
+            Ok(true) => Proof::Proved(format!(
+                "{target} arrived at the DNS port, and the answer came back"
+            )),
             Ok(false) => Proof::Failed(format!(
                 "something else than the query to {target} arrived at the DNS port"
             )),
-            Err(error) => match Dialled::of(&error) {
-                Dialled::NoRoute => super::probe::no_route(target),
-                _ => Proof::Failed(format!("the query to {target} or its answer did not arrive: {error}")),
-            },
+            Err(error) => Proof::Failed(format!(
+                "the query to {target} or its answer did not arrive: {error}"
+            )),
         }
     }
 
     fn try_exchange(&self, target: SocketAddr) -> io::Result<bool> {
-        let any = if target.is_ipv4() {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-        } else {
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-        };
-        let client = UdpSocket::bind((any, 0))?;
+        let client = UdpSocket::bind((Family::of(target.ip()).any(), 0))?;
         client.set_read_timeout(Some(PATIENTLY))?;
         client.connect(target)?;
         client.send(b"weft-init verify")?;
@@ -199,10 +203,15 @@ pub struct Proxy {
 
 impl Proxy {
     /// Dials as the sidecar, from a child process that runs this very program. Fails when the user cannot be changed.
-    pub fn dial(&self, target: SocketAddr, from: Option<IpAddr>, within: Duration) -> io::Result<Dialled> {
+    pub fn dial(
+        &self,
+        target: SocketAddr,
+        from: Option<IpAddr>,
+        within: Duration,
+    ) -> io::Result<Dialled> {
         let mut command = Command::new("/proc/self/exe");
         command
-            .arg("dial")
+            .args(["dial", "--no-answer"])
             .arg("--timeout-ms")
             .arg(within.as_millis().to_string());
         if let Some(from) = from {
@@ -218,29 +227,29 @@ impl Proxy {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         Ok(match output.status.code() {
             Some(0) => Dialled::Connected,
-            Some(code) if code == i32::from(NO_ROUTE) => Dialled::NoRoute,
             _ if said.is_empty() => Dialled::Failed(output.status.to_string()),
             _ => Dialled::Failed(said),
         })
     }
 }
 
-/// Dials `target`, over UDP with one empty line, and returns what it is told until the peer closes or `within` is up.
-pub fn dial(target: SocketAddr, from: Option<IpAddr>, udp: bool, within: Duration) -> io::Result<String> {
-    let source = from.map(|ip| SocketAddr::new(ip, 0));
+/// Dials `target` from `from`, whose address and port may be unspecified, over UDP with one empty line. Returns what it
+/// is told until the peer closes or `within` is up.
+pub fn dial(
+    target: SocketAddr,
+    from: SocketAddr,
+    udp: bool,
+    within: Duration,
+) -> io::Result<String> {
     let mut told = vec![0u8; 512];
     let length = if udp {
-        let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = match source {
-            Some(source) => UdpSocket::bind(source)?,
-            None => UdpSocket::bind(any)?,
-        };
+        let socket = UdpSocket::bind(from)?;
         socket.set_read_timeout(Some(within))?;
         socket.connect(target)?;
         socket.send(b"\n")?;
         socket.recv(&mut told)?
     } else {
-        let mut stream = connect(target, source, within)?;
+        let mut stream = connect(target, from, within)?;
         stream.set_read_timeout(Some(within))?;
         // Who listens need not say anything; being connected is the answer then.
         stream.read(&mut told).unwrap_or(0)
@@ -249,20 +258,19 @@ pub fn dial(target: SocketAddr, from: Option<IpAddr>, udp: bool, within: Duratio
     Ok(String::from_utf8_lossy(&told).into_owned())
 }
 
-fn connect(target: SocketAddr, source: Option<SocketAddr>, within: Duration) -> io::Result<TcpStream> {
-    let Some(source) = source else {
-        return TcpStream::connect_timeout(&target, within);
-    };
-    // The standard library cannot bind before it connects. A send timeout bounds connect(2) too (socket(7)).
+/// Connects over TCP from `from`, whose address and port may be unspecified, within `within`.
+pub fn connect(target: SocketAddr, from: SocketAddr, within: Duration) -> io::Result<TcpStream> {
     let family = if target.is_ipv4() {
         AddressFamily::Inet
     } else {
         AddressFamily::Inet6
     };
     let socket = nix::sys::socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let timeout = nix::sys::time::TimeVal::new(within.as_secs().cast_signed(), i64::from(within.subsec_micros()));
+    // A send timeout bounds connect(2) too, see socket(7).
+    let seconds = within.as_secs().cast_signed();
+    let timeout = nix::sys::time::TimeVal::new(seconds, i64::from(within.subsec_micros()));
     nix::sys::socket::setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
-    nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
+    nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
     nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(target))?;
     Ok(TcpStream::from(socket))
 }

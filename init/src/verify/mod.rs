@@ -12,7 +12,7 @@ mod probe;
 
 use crate::Family;
 use crate::apply::{candidates, wants_ipv6};
-use crate::backend::Backend;
+use crate::config::backend::Backend;
 use crate::config::{Config, Ipv6Choice};
 use crate::error::Error;
 use crate::namespace::{Ipv6, loopback_is_up};
@@ -50,7 +50,10 @@ impl fmt::Display for Check {
             Proof::Failed(text) => ("FAILED  ", text),
             Proof::Unproved(text) => ("untried ", text),
         };
-        let family = self.family.map(|family| family.to_string()).unwrap_or_default();
+        let family = self
+            .family
+            .map(|family| family.to_string())
+            .unwrap_or_default();
         write!(f, "{word} {family:4} {:9} {text}", self.subject)
     }
 }
@@ -96,9 +99,14 @@ pub fn verify(config: &Config) -> Result<Report, Error> {
         );
         return Ok(report);
     }
-    let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let own = (
+        nix::unistd::geteuid().as_raw(),
+        nix::unistd::getegid().as_raw(),
+    );
     if own.0 == config.proxy_uid || own.1 == config.proxy_gid {
-        let problem = "verify runs as the sidecar's user or group, which is exempt; run it as another".to_owned();
+        let problem =
+            "verify runs as the sidecar's user or group, which is exempt; run it as another"
+                .to_owned();
         report.add(None, "user", Proof::Failed(problem));
         return Ok(report);
     }
@@ -129,7 +137,10 @@ pub fn verify(config: &Config) -> Result<Report, Error> {
 
 /// Finds the back end that holds our rules and compares them. `None` when there are none; without the right to read
 /// them, the rules are taken to be those configured.
-fn rules_in_force(config: &Config, report: &mut Report) -> Option<(Option<Backend>, Ruleset, Vec<Present>)> {
+fn rules_in_force(
+    config: &Config,
+    report: &mut Report,
+) -> Option<(Option<Backend>, Ruleset, Vec<Present>)> {
     let wanted = Ruleset::new(config, wants_ipv6(config.ipv6, Ipv6::detect()));
     let mut unreadable = Vec::new();
     for backend in candidates(config.backend) {
@@ -141,7 +152,8 @@ fn rules_in_force(config: &Config, report: &mut Report) -> Option<(Option<Backen
         }
     }
     if unreadable.is_empty() {
-        let problem = "there are no rules of Weft in this network namespace; run weft-init apply".to_owned();
+        let problem =
+            "there are no rules of Weft in this network namespace; run weft-init apply".to_owned();
         report.add(None, "rules", Proof::Failed(problem));
         return None;
     }
@@ -161,7 +173,10 @@ fn compare(
         // `apply` does without IPv6 that reaches nobody when the kernel cannot redirect it.
         let without = Ruleset::new(config, false);
         let fallback = read_all(backend, &without);
-        if fallback.as_ref().is_ok_and(|(_, differences)| differences.is_empty()) {
+        if fallback
+            .as_ref()
+            .is_ok_and(|(_, differences)| differences.is_empty())
+        {
             (ruleset, compared) = (without, fallback);
         }
     }
@@ -171,12 +186,18 @@ fn compare(
             report.add(
                 None,
                 "rules",
-                Proof::Proved(format!("complete in back end {backend}, {}", families.join(" and "))),
+                Proof::Proved(format!(
+                    "complete in back end {backend}, {}",
+                    families.join(" and ")
+                )),
             );
             Some((Some(backend), ruleset, present))
         }
         Ok((present, differences)) => {
-            let problem = format!("{}; run weft-init apply with the same flags", differences.join("; "));
+            let problem = format!(
+                "{}; run weft-init apply with the same flags",
+                differences.join("; ")
+            );
             report.add(None, "rules", Proof::Failed(problem));
             Some((Some(backend), ruleset, present))
         }
@@ -210,7 +231,12 @@ fn read_all(backend: Backend, ruleset: &Ruleset) -> Result<(Vec<Present>, Vec<St
 
 /// What can be said when the sidecar's ports are taken.
 fn running(config: &Config, backend: Option<Backend>, present: &[Present]) -> Proof {
-    let packets = |port| present.iter().filter_map(|one| one.redirected.get(&port)).sum::<u64>();
+    let packets = |port| {
+        present
+            .iter()
+            .filter_map(|one| one.redirected.get(&port))
+            .sum::<u64>()
+    };
     let counters = match backend {
         Some(_) => format!(
             "connections redirected so far: {} outbound, {} inbound, {} DNS",
@@ -220,5 +246,7 @@ fn running(config: &Config, backend: Option<Backend>, present: &[Present]) -> Pr
         ),
         None => "the counters cannot be read".to_owned(),
     };
-    Proof::Unproved(format!("the sidecar's ports are taken, so it is running; {counters}"))
+    Proof::Unproved(format!(
+        "the sidecar's ports are taken, so it is running; {counters}"
+    ))
 }

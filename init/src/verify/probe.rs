@@ -68,28 +68,24 @@ impl Probe<'_> {
             uid: self.config.proxy_uid,
             gid: self.config.proxy_gid,
         };
-        match self.captured(interface, Transport::Tcp, self.config.outbound_port) {
-            Some(target) => {
+        match self.target(interface, Transport::Tcp, self.config.outbound_port) {
+            Ok(target) => {
                 report.add(family, "outbound", self.outbound(target));
                 report.add(family, "exemption", self.exemption(target, proxy));
             }
-            None => report.add(
-                family,
-                "outbound",
-                Proof::Unproved("this configuration captures nothing".to_owned()),
-            ),
+            Err(unproved) => report.add(family, "outbound", unproved),
         }
         if let Some((tcp, udp)) = &self.traps.dns {
-            match self.captured(interface, Transport::Udp, self.config.dns_port) {
-                Some(target) => {
+            match self.target(interface, Transport::Udp, self.config.dns_port) {
+                Ok(target) => {
                     report.add(family, "dns udp", udp.exchange(target));
-                    report.add(family, "dns tcp", caught(tcp, target, tcp.dial(target), "DNS port"));
+                    report.add(
+                        family,
+                        "dns tcp",
+                        caught(tcp, target, tcp.dial(target), "DNS port"),
+                    );
                 }
-                None => report.add(
-                    family,
-                    "dns",
-                    Proof::Unproved("this configuration captures nothing".to_owned()),
-                ),
+                Err(unproved) => report.add(family, "dns", unproved),
             }
         }
         let Some((_, address)) = own else {
@@ -116,11 +112,13 @@ impl Probe<'_> {
     fn exemption(&self, target: SocketAddr, proxy: Proxy) -> Proof {
         match proxy.dial(target, None, dial::BRIEFLY) {
             Err(error) => unable(&error),
-            Ok(Dialled::NoRoute) => no_route(target),
             Ok(_) if self.traps.outbound.catches(target, dial::BRIEFLY) => Proof::Failed(format!(
                 "the sidecar's own connection to {target} came back to its outbound port"
             )),
-            Ok(_) => Proof::Proved(format!("uid {} dialled {target} and was not redirected", proxy.uid)),
+            Ok(_) => Proof::Proved(format!(
+                "uid {} dialled {target} and was not redirected",
+                proxy.uid
+            )),
         }
     }
 
@@ -131,8 +129,11 @@ impl Probe<'_> {
             let packet = self.packet("lo", Transport::Tcp, target, (proxy.uid, proxy.gid));
             self.ruleset.evaluate(&packet).redirect == Some(self.config.inbound_port)
         };
-        let Some(port) = ports(&self.config.include_inbound_ports).into_iter().find(captured) else {
-            return Proof::Unproved("this configuration captures nothing".to_owned());
+        let Some(port) = ports(&self.config.include_inbound_ports)
+            .into_iter()
+            .find(captured)
+        else {
+            return nothing_captured();
         };
         let target = SocketAddr::new(address, port);
         match proxy.dial(target, None, dial::PATIENTLY) {
@@ -148,9 +149,9 @@ impl Probe<'_> {
         let source = self.traps.family.inbound_source();
         Ok(match proxy.dial(target, Some(source), dial::PATIENTLY) {
             Err(error) => unable(&error),
-            Ok(_) if application.accepts_from(source, dial::BRIEFLY) => {
-                Proof::Proved(format!("from {source} the sidecar reaches the application at {target}"))
-            }
+            Ok(_) if application.accepts_from(source, dial::BRIEFLY) => Proof::Proved(format!(
+                "from {source} the sidecar reaches the application at {target}"
+            )),
             Ok(Dialled::Connected) => Proof::Failed(format!(
                 "from {source} the sidecar's connection to {target} was redirected again"
             )),
@@ -174,6 +175,24 @@ impl Probe<'_> {
         Ok(Proof::Proved(format!(
             "calls to {address} and {} are left alone",
             self.traps.family.loopback()
+        )))
+    }
+
+    /// A destination that the configuration sends to `port` and that can be dialled.
+    fn target(
+        &self,
+        interface: &str,
+        transport: Transport,
+        port: u16,
+    ) -> Result<SocketAddr, Proof> {
+        let target = self
+            .captured(interface, transport, port)
+            .ok_or_else(nothing_captured)?;
+        if dial::has_route(target) {
+            return Ok(target);
+        }
+        Err(Proof::Unproved(format!(
+            "there is no route to {target}, so nothing can be sent there"
         )))
     }
 
@@ -208,7 +227,13 @@ impl Probe<'_> {
         })
     }
 
-    fn packet(&self, interface: &str, transport: Transport, destination: SocketAddr, owner: (u32, u32)) -> Packet {
+    fn packet(
+        &self,
+        interface: &str,
+        transport: Transport,
+        destination: SocketAddr,
+        owner: (u32, u32),
+    ) -> Packet {
         // Over loopback a connection comes from the address it goes to.
         let source = if interface == "lo" {
             destination.ip()
@@ -237,16 +262,15 @@ fn ports(included: &PortSet) -> Vec<u16> {
 
 fn caught(trap: &Trap, target: SocketAddr, dialled: Dialled, name: &str) -> Proof {
     match dialled {
-        _ if trap.catches(target, dial::BRIEFLY) => {
-            Proof::Proved(format!("{target} arrived at the {name} with its original destination"))
-        }
-        Dialled::NoRoute => no_route(target),
+        _ if trap.catches(target, dial::BRIEFLY) => Proof::Proved(format!(
+            "{target} arrived at the {name} with its original destination"
+        )),
         other => Proof::Failed(format!("{target} did not arrive at the {name}: {other}")),
     }
 }
 
-pub(super) fn no_route(target: SocketAddr) -> Proof {
-    Proof::Unproved(format!("there is no route to {target}, so nothing can be sent there"))
+fn nothing_captured() -> Proof {
+    Proof::Unproved("this configuration captures nothing".to_owned())
 }
 
 fn unable(error: &std::io::Error) -> Proof {
