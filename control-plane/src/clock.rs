@@ -42,7 +42,13 @@ mod tests {
             Rfc3339(from_unix_seconds(1_795_187_280) + Duration::from_millis(999)).to_string(),
             "2026-11-20T15:08:00Z"
         );
-        assert_eq!(Rfc3339(from_unix_seconds(i64::MAX)).to_string(), "9999-12-31T23:59:59Z");
-        assert_eq!(Rfc3339(from_unix_seconds(-5)).to_string(), "1970-01-01T00:00:00Z");
+        assert_eq!(
+            Rfc3339(from_unix_seconds(i64::MAX)).to_string(),
+            "9999-12-31T23:59:59Z"
+        );
+        assert_eq!(
+            Rfc3339(from_unix_seconds(-5)).to_string(),
+            "1970-01-01T00:00:00Z"
+        );
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Handles are cheap clones; gauges over clients and objects are set right before a scrape by [`crate::admin`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use weft_xds::server::ClientStatus;
 
 use crate::clock::unix_seconds;
 
@@ -25,12 +27,12 @@ struct Reason {
     reason: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct TypeLabel {
     r#type: String,
 }
@@ -49,8 +51,6 @@ pub struct Metrics {
     clients: Family<KindLabel, Gauge>,
     clients_behind: Family<TypeLabel, Gauge>,
     clients_refusing: Family<TypeLabel, Gauge>,
-    responses: Family<TypeLabel, Gauge>,
-    refusals: Family<TypeLabel, Gauge>,
     objects: Family<KindLabel, Gauge>,
     problems: Family<KindLabel, Gauge>,
     authority_expiry: Gauge,
@@ -76,11 +76,31 @@ impl Metrics {
             }};
         }
         Self {
-            issued: metric!("certificates_issued", "Certificates issued to workloads", Counter::default()),
-            refused: metric!("certificates_refused", "Certificate requests refused, by reason", Family::default()),
-            handshakes_failed: metric!("handshakes_failed", "TLS handshakes that failed, by reason", Family::default()),
-            connections_refused: metric!("connections_refused", "Connections closed at the limit", Counter::default()),
-            connections: metric!("connections", "Open connections on the TLS port", Gauge::default()),
+            issued: metric!(
+                "certificates_issued",
+                "Certificates issued to workloads",
+                Counter::default()
+            ),
+            refused: metric!(
+                "certificates_refused",
+                "Certificate requests refused, by reason",
+                Family::default()
+            ),
+            handshakes_failed: metric!(
+                "handshakes_failed",
+                "TLS handshakes that failed, by reason",
+                Family::default()
+            ),
+            connections_refused: metric!(
+                "connections_refused",
+                "Connections closed at the limit",
+                Counter::default()
+            ),
+            connections: metric!(
+                "connections",
+                "Open connections on the TLS port",
+                Gauge::default()
+            ),
             compile_seconds: metric!(
                 "compile_seconds",
                 "From a changed store of objects to a new snapshot",
@@ -91,13 +111,31 @@ impl Metrics {
                 "From the change of a source to the last acknowledgement of the clients that it concerns",
                 Histogram::new(BUCKETS)
             ),
-            clients: metric!("clients", "Connected xDS clients, by kind", Family::default()),
-            clients_behind: metric!("clients_behind", "Clients that have not acknowledged the newest, by type", Family::default()),
-            clients_refusing: metric!("clients_refusing", "Clients whose last answer was a NACK, by type", Family::default()),
-            responses: metric!("pushes", "Responses sent to the connected clients, by type", Family::default()),
-            refusals: metric!("nacks", "Responses refused by the connected clients, by type", Family::default()),
-            objects: metric!("objects", "Kubernetes objects in force, by kind", Family::default()),
-            problems: metric!("problems", "Problems with sources and objects, by severity", Family::default()),
+            clients: metric!(
+                "clients",
+                "Connected xDS clients, by kind",
+                Family::default()
+            ),
+            clients_behind: metric!(
+                "clients_behind",
+                "Clients that have not acknowledged the newest, by type",
+                Family::default()
+            ),
+            clients_refusing: metric!(
+                "clients_refusing",
+                "Clients whose last answer was a NACK, by type",
+                Family::default()
+            ),
+            objects: metric!(
+                "objects",
+                "Kubernetes objects in force, by kind",
+                Family::default()
+            ),
+            problems: metric!(
+                "problems",
+                "Problems with sources and objects, by severity",
+                Family::default()
+            ),
             authority_expiry: metric!(
                 "authority_expiry_timestamp_seconds",
                 "When the signing certificate or one above it expires",
@@ -125,7 +163,9 @@ impl Metrics {
 
     /// A TLS handshake came to nothing.
     pub fn handshake_failed(&self, reason: &'static str) {
-        self.handshakes_failed.get_or_create(&Reason { reason }).inc();
+        self.handshakes_failed
+            .get_or_create(&Reason { reason })
+            .inc();
     }
 
     /// A connection was closed at once, because there are too many.
@@ -161,9 +201,45 @@ impl Metrics {
     }
 
     /// Replaces the gauges of objects and problems.
-    pub fn objects(&self, counts: impl IntoIterator<Item = (&'static str, usize)>, problems: impl IntoIterator<Item = (&'static str, usize)>) {
-        fill(&self.objects, counts.into_iter().map(|(kind, n)| (KindLabel { kind: kind.into() }, n)));
-        fill(&self.problems, problems.into_iter().map(|(kind, n)| (KindLabel { kind: kind.into() }, n)));
+    pub fn objects(
+        &self,
+        counts: impl IntoIterator<Item = (&'static str, usize)>,
+        problems: impl IntoIterator<Item = (&'static str, usize)>,
+    ) {
+        fill(
+            &self.objects,
+            counts
+                .into_iter()
+                .map(|(kind, n)| (KindLabel { kind: kind.into() }, n)),
+        );
+        fill(
+            &self.problems,
+            problems
+                .into_iter()
+                .map(|(kind, n)| (KindLabel { kind: kind.into() }, n)),
+        );
+    }
+
+    /// Replaces the gauges of clients.
+    pub fn clients(&self, clients: &[ClientStatus]) {
+        let mut kinds: BTreeMap<KindLabel, usize> = BTreeMap::new();
+        let mut behind: BTreeMap<TypeLabel, usize> = BTreeMap::new();
+        let mut refusing: BTreeMap<TypeLabel, usize> = BTreeMap::new();
+        for client in clients {
+            let kind = format!("{:?}", client.kind).to_lowercase();
+            *kinds.entry(KindLabel { kind }).or_default() += 1;
+            for (url, status) in &client.types {
+                let label = TypeLabel {
+                    r#type: url.short().into(),
+                };
+                *behind.entry(label.clone()).or_default() +=
+                    usize::from(status.version_acked < status.version_sent);
+                *refusing.entry(label).or_default() += usize::from(status.nack.is_some());
+            }
+        }
+        fill(&self.clients, kinds.into_iter());
+        fill(&self.clients_behind, behind.into_iter());
+        fill(&self.clients_refusing, refusing.into_iter());
     }
 
     /// The registry in the OpenMetrics text format.
@@ -181,7 +257,9 @@ where
 {
     family.clear();
     for (label, n) in values {
-        family.get_or_create(&label).set(i64::try_from(n).unwrap_or(i64::MAX));
+        family
+            .get_or_create(&label)
+            .set(i64::try_from(n).unwrap_or(i64::MAX));
     }
 }
 

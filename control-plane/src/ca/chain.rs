@@ -32,7 +32,9 @@ pub enum ChainError {
     #[error("a certificate is malformed: {0}")]
     Malformed(String),
     /// A leaf was given.
-    #[error("{subject} is not a CA certificate: basicConstraints must say CA:TRUE and keyUsage must allow keyCertSign")]
+    #[error(
+        "{subject} is not a CA certificate: basicConstraints must say CA:TRUE and keyUsage must allow keyCertSign"
+    )]
     NotCa {
         /// Its subject.
         subject: String,
@@ -54,7 +56,9 @@ pub enum ChainError {
         at: SystemTime,
     },
     /// Nobody above it was given.
-    #[error("the issuer of {subject} is missing: no certificate of {issuer} that signed it was given; add it to --ca-chain")]
+    #[error(
+        "the issuer of {subject} is missing: no certificate of {issuer} that signed it was given; add it to --ca-chain"
+    )]
     IssuerMissing {
         /// The last certificate that was found.
         subject: String,
@@ -90,7 +94,11 @@ pub fn build(
             let certificate = parse(&current)?;
             let end = check(&certificate, way.len(), now)?;
             let self_signed = signed_by(&certificate, &certificate);
-            let parent = if self_signed { None } else { find_issuer(&certificate, pool) };
+            let parent = if self_signed {
+                None
+            } else {
+                find_issuer(&certificate, pool)
+            };
             (end, self_signed, parent)
         };
         not_after = Some(not_after.map_or(end, |earliest| earliest.min(end)));
@@ -128,22 +136,31 @@ pub fn check_root(root: &CertificateDer<'_>, now: SystemTime) -> Result<SystemTi
 
 /// The end of a certificate's validity, whether or not it has come.
 pub fn not_after(certificate: &CertificateDer<'_>) -> Result<SystemTime, ChainError> {
-    Ok(from_unix_seconds(parse(certificate)?.validity().not_after.timestamp()))
+    Ok(from_unix_seconds(
+        parse(certificate)?.validity().not_after.timestamp(),
+    ))
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, ChainError> {
     match parse_x509_certificate(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(ChainError::Malformed("bytes after its end".into())),
         Err(e) => Err(ChainError::Malformed(e.to_string())),
     }
 }
 
 /// What a certificate must be by itself, with `below` CA certificates between it and the leaves.
-fn check(certificate: &X509Certificate<'_>, below: usize, now: SystemTime) -> Result<SystemTime, ChainError> {
+fn check(
+    certificate: &X509Certificate<'_>,
+    below: usize,
+    now: SystemTime,
+) -> Result<SystemTime, ChainError> {
     let subject = certificate.subject().to_string();
     let malformed = |e: x509_parser::error::X509Error| ChainError::Malformed(e.to_string());
-    let constraints = certificate.basic_constraints().map_err(malformed)?.map(|e| e.value);
+    let constraints = certificate
+        .basic_constraints()
+        .map_err(malformed)?
+        .map(|e| e.value);
     let may_sign = certificate
         .key_usage()
         .map_err(malformed)?
@@ -151,8 +168,15 @@ fn check(certificate: &X509Certificate<'_>, below: usize, now: SystemTime) -> Re
     let Some(constraints) = constraints.filter(|c| c.ca && may_sign) else {
         return Err(ChainError::NotCa { subject });
     };
-    if let Some(allowed) = constraints.path_len_constraint.filter(|n| below > *n as usize) {
-        return Err(ChainError::PathLength { subject, allowed, below });
+    if let Some(allowed) = constraints
+        .path_len_constraint
+        .filter(|n| below > *n as usize)
+    {
+        return Err(ChainError::PathLength {
+            subject,
+            allowed,
+            below,
+        });
     }
     let validity = certificate.validity();
     let begin = from_unix_seconds(validity.not_before.timestamp());
@@ -168,10 +192,15 @@ fn check(certificate: &X509Certificate<'_>, below: usize, now: SystemTime) -> Re
 
 fn signed_by(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
     certificate.issuer().as_raw() == issuer.subject().as_raw()
-        && certificate.verify_signature(Some(issuer.public_key())).is_ok()
+        && certificate
+            .verify_signature(Some(issuer.public_key()))
+            .is_ok()
 }
 
-fn find_issuer(certificate: &X509Certificate<'_>, pool: &[CertificateDer<'static>]) -> Option<CertificateDer<'static>> {
+fn find_issuer(
+    certificate: &X509Certificate<'_>,
+    pool: &[CertificateDer<'static>],
+) -> Option<CertificateDer<'static>> {
     pool.iter()
         .find(|candidate| parse(candidate).is_ok_and(|c| signed_by(certificate, &c)))
         .cloned()

@@ -31,9 +31,14 @@ pub struct CaFiles {
 impl CaFiles {
     /// Every file, for a watch.
     pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        [Some(&self.certificate), Some(&self.key), self.chain.as_ref(), self.extra_roots.as_ref()]
-            .into_iter()
-            .flatten()
+        [
+            Some(&self.certificate),
+            Some(&self.key),
+            self.chain.as_ref(),
+            self.extra_roots.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
     }
 }
 
@@ -83,7 +88,9 @@ pub fn read_certificates(file: &FilePath) -> Result<Vec<CertificateDer<'static>>
         })
         .collect::<Result<_, _>>()?;
     if certificates.is_empty() {
-        return Err(CaError::NoCertificate { file: file.to_owned() });
+        return Err(CaError::NoCertificate {
+            file: file.to_owned(),
+        });
     }
     for (i, certificate) in certificates.iter().enumerate() {
         parse_x509_certificate(certificate).map_err(|e| CaError::BadCertificate {
@@ -95,7 +102,10 @@ pub fn read_certificates(file: &FilePath) -> Result<Vec<CertificateDer<'static>>
     Ok(certificates)
 }
 
-fn read_extra_roots(file: &FilePath, now: SystemTime) -> Result<Vec<CertificateDer<'static>>, CaError> {
+fn read_extra_roots(
+    file: &FilePath,
+    now: SystemTime,
+) -> Result<Vec<CertificateDer<'static>>, CaError> {
     let mut roots = Vec::new();
     for root in read_certificates(file)? {
         match chain::check_root(&root, now) {
@@ -125,7 +135,8 @@ fn read_key(file: &FilePath) -> Result<KeyPair, CaError> {
 }
 
 fn is_pair(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {
-    parse_x509_certificate(certificate).is_ok_and(|(_, c)| c.public_key().raw == key.subject_public_key_info())
+    parse_x509_certificate(certificate)
+        .is_ok_and(|(_, c)| c.public_key().raw == key.subject_public_key_info())
 }
 
 fn read(file: &FilePath) -> Result<Vec<u8>, CaError> {
@@ -139,7 +150,9 @@ fn read(file: &FilePath) -> Result<Vec<u8>, CaError> {
 pub(crate) fn read_bounded(file: &FilePath) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    std::fs::File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(file)?
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(std::io::Error::other("it is larger than 1 MiB"));
     }

@@ -19,8 +19,8 @@ mod tests;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber,
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -116,7 +116,10 @@ impl Authority {
         params.subject_alt_names = subject_alt_names(identity, dns_names)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial_number()?);
         params.not_before = OffsetDateTime::from(not_before);
@@ -133,9 +136,14 @@ impl Authority {
     }
 }
 
-fn subject_alt_names(identity: &SpiffeId, dns_names: &[String]) -> Result<Vec<SanType>, rcgen::Error> {
+fn subject_alt_names(
+    identity: &SpiffeId,
+    dns_names: &[String],
+) -> Result<Vec<SanType>, rcgen::Error> {
     let uri = SanType::URI(identity.to_string().try_into()?);
-    let names = dns_names.iter().map(|n| Ok(SanType::DnsName(n.as_str().try_into()?)));
+    let names = dns_names
+        .iter()
+        .map(|n| Ok(SanType::DnsName(n.as_str().try_into()?)));
     std::iter::once(Ok(uri)).chain(names).collect()
 }
 

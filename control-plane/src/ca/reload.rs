@@ -12,7 +12,10 @@ use crate::files::Watched;
 use crate::problems::{Facility, Problems};
 
 /// Loads the authority and starts to watch its files. The task ends when the last receiver is gone.
-pub fn start(files: CaFiles, problems: Problems) -> Result<watch::Receiver<Arc<Authority>>, CaError> {
+pub fn start(
+    files: CaFiles,
+    problems: Problems,
+) -> Result<watch::Receiver<Arc<Authority>>, CaError> {
     let mut watched = Watched::new(files.all().cloned());
     let first = load::load(&files, SystemTime::now())?;
     info!(roots = first.roots().len(), not_after = %Rfc3339(first.not_after()), "certificate authority ready");

@@ -63,13 +63,15 @@ pub fn parse(pem: &str) -> Result<CertificateRequest, RequestError> {
     }
     let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes())
         .map_err(|e| RequestError::NotPem(e.to_string()))?;
-    let (rest, request) =
-        X509CertificationRequest::from_der(&der).map_err(|e| RequestError::Malformed(e.to_string()))?;
+    let (rest, request) = X509CertificationRequest::from_der(&der)
+        .map_err(|e| RequestError::Malformed(e.to_string()))?;
     if !rest.is_empty() {
         return Err(RequestError::Malformed("bytes after its end".into()));
     }
     let key = check_key(&request)?;
-    request.verify_signature().map_err(|_| RequestError::BadSignature)?;
+    request
+        .verify_signature()
+        .map_err(|_| RequestError::BadSignature)?;
     let names = check_extensions(&request)?;
     Ok(CertificateRequest { key, names })
 }
@@ -121,9 +123,15 @@ fn check_extensions(request: &X509CertificationRequest<'_>) -> Result<Vec<String
     let mut names = Vec::new();
     for extension in request.requested_extensions().into_iter().flatten() {
         match extension {
-            ParsedExtension::SubjectAlternativeName(san) => names.extend(san.general_names.iter().map(name_text)),
-            ParsedExtension::BasicConstraints(constraints) if constraints.ca => return Err(RequestError::AsksForCa),
-            ParsedExtension::ParseError { error } => return Err(RequestError::Malformed(error.to_string())),
+            ParsedExtension::SubjectAlternativeName(san) => {
+                names.extend(san.general_names.iter().map(name_text));
+            }
+            ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
+                return Err(RequestError::AsksForCa);
+            }
+            ParsedExtension::ParseError { error } => {
+                return Err(RequestError::Malformed(error.to_string()));
+            }
             _ => {}
         }
     }

@@ -5,11 +5,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
@@ -42,7 +46,11 @@ impl RootFiles {
 }
 
 /// Makes the files unless they are there.
-pub fn ensure(files: &RootFiles, trust_domain: &TrustDomain, now: SystemTime) -> Result<(), CaError> {
+pub fn ensure(
+    files: &RootFiles,
+    trust_domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<(), CaError> {
     match (files.certificate.exists(), files.key.exists()) {
         (true, true) => {
             tighten(&files.key);
@@ -67,24 +75,36 @@ pub fn ensure(files: &RootFiles, trust_domain: &TrustDomain, now: SystemTime) ->
             write_certificate(files, &key, trust_domain, now)
         }
         (false, false) => {
-            let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(IssueError::from)?;
+            let key =
+                KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(IssueError::from)?;
             write(&files.key, key.serialize_pem().as_bytes(), 0o600)?;
             write_certificate(files, &key, trust_domain, now)
         }
     }
 }
 
-fn write_certificate(files: &RootFiles, key: &KeyPair, domain: &TrustDomain, now: SystemTime) -> Result<(), CaError> {
+fn write_certificate(
+    files: &RootFiles,
+    key: &KeyPair,
+    domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<(), CaError> {
     let pem = self_signed(key, domain, now)?;
     write(&files.certificate, pem.as_bytes(), 0o644)?;
     info!(file = %files.certificate.display(), "made a new root certificate");
     Ok(())
 }
 
-fn self_signed(key: &KeyPair, trust_domain: &TrustDomain, now: SystemTime) -> Result<String, IssueError> {
+fn self_signed(
+    key: &KeyPair,
+    trust_domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<String, IssueError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Weft");
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "Weft");
     params
         .distinguished_name
         .push(DnType::CommonName, format!("Weft root of {trust_domain}"));
@@ -107,7 +127,10 @@ fn write(file: &Path, content: &[u8], mode: u32) -> Result<(), CaError> {
 
 fn write_atomically(file: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)?;
     let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
     let written = OpenOptions::new()
         .write(true)
@@ -126,8 +149,11 @@ fn write_atomically(file: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 
 /// A key that others may read is closed again, loudly.
 fn tighten(key: &Path) {
-    let Ok(metadata) = fs::metadata(key) else { return };
-    if metadata.permissions().mode() & 0o077 == 0 {
+    let Ok(metadata) = fs::metadata(key) else {
+        return;
+    };
+    const OTHERS: u32 = 0o077;
+    if metadata.permissions().mode() & OTHERS == 0 {
         return;
     }
     let result = fs::set_permissions(key, fs::Permissions::from_mode(0o600));

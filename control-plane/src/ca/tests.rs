@@ -9,11 +9,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    SanType,
+};
 use rustls::RootCertStore;
 use rustls::pki_types::UnixTime;
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier as _;
 use weft_model::SpiffeId;
 
 use super::chain::ChainError;
@@ -44,7 +46,11 @@ fn made(directory: &Path) -> CaFiles {
 }
 
 /// A CA certificate for tests, below another or alone, adjusted.
-fn ca(name: &str, above: Option<&CertifiedIssuer<'_, KeyPair>>, adjust: impl Fn(&mut CertificateParams)) -> CertifiedIssuer<'static, KeyPair> {
+fn ca(
+    name: &str,
+    above: Option<&CertifiedIssuer<'_, KeyPair>>,
+    adjust: impl Fn(&mut CertificateParams),
+) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -62,7 +68,12 @@ fn ca(name: &str, above: Option<&CertifiedIssuer<'_, KeyPair>>, adjust: impl Fn(
 }
 
 /// `tls.crt`, `tls.key` and `ca.crt` as cert-manager lays them out.
-fn lay_out(directory: &Path, certificates: &[String], key: &KeyPair, chain: Option<&str>) -> CaFiles {
+fn lay_out(
+    directory: &Path,
+    certificates: &[String],
+    key: &KeyPair,
+    chain: Option<&str>,
+) -> CaFiles {
     let file = |name: &str, content: &str| {
         let path = directory.join(name);
         fs::write(&path, content).unwrap();
@@ -87,7 +98,9 @@ fn verifies(authority: &Authority, issued: &Issued, at: SystemTime) -> bool {
         .build()
         .unwrap();
     let at = UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap());
-    verifier.verify_client_cert(&issued.chain[0], &issued.chain[1..], at).is_ok()
+    verifier
+        .verify_client_cert(&issued.chain[0], &issued.chain[1..], at)
+        .is_ok()
 }
 
 #[test]
@@ -102,8 +115,15 @@ fn a_root_is_made_once_and_kept() {
     assert!(first.not_after() > now() + 3649 * DAY);
     fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).unwrap();
     made(directory.path());
-    assert_eq!(fs::metadata(&files.key).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(fs::read_dir(directory.path().join("ca")).unwrap().count(), 2, "no temporary file stays");
+    assert_eq!(
+        fs::metadata(&files.key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(
+        fs::read_dir(directory.path().join("ca")).unwrap().count(),
+        2,
+        "no temporary file stays"
+    );
 }
 
 #[test]
@@ -113,8 +133,16 @@ fn half_a_root_is_completed_or_reported() {
     fs::remove_file(&files.certificate).unwrap();
     load(&made(directory.path()), now()).unwrap(); // the key stays, a new certificate is made for it
     fs::remove_file(&files.key).unwrap();
-    let error = ensure(&RootFiles::below(directory.path()), &"cluster.local".parse().unwrap(), now()).unwrap_err();
-    assert!(error.to_string().contains("root-key.pem is missing beside"), "{error}");
+    let error = ensure(
+        &RootFiles::below(directory.path()),
+        &"cluster.local".parse().unwrap(),
+        now(),
+    )
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("root-key.pem is missing beside"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -124,8 +152,14 @@ fn leaves_are_spiffe_svids() {
     let key = KeyPair::generate().unwrap();
     let issued = authority.issue(&key, &identity(), &[], DAY, now()).unwrap();
     assert!(verifies(&authority, &issued, now()));
-    assert!(verifies(&authority, &issued, now() - Duration::from_secs(299)), "a slow clock");
-    assert!(!verifies(&authority, &issued, now() + DAY + Duration::from_secs(2)), "past its end");
+    assert!(
+        verifies(&authority, &issued, now() - Duration::from_secs(299)),
+        "a slow clock"
+    );
+    assert!(
+        !verifies(&authority, &issued, now() + DAY + Duration::from_secs(2)),
+        "past its end"
+    );
 
     let (_, leaf) = x509_parser::parse_x509_certificate(&issued.chain[0]).unwrap();
     let san = leaf.subject_alternative_name().unwrap().unwrap();
@@ -137,15 +171,26 @@ fn leaves_are_spiffe_svids() {
     assert!(extended.server_auth && extended.client_auth);
     let again = authority.issue(&key, &identity(), &[], DAY, now()).unwrap();
     let (_, again) = x509_parser::parse_x509_certificate(&again.chain[0]).unwrap();
-    assert_ne!(leaf.raw_serial(), again.raw_serial(), "a renewal with the same key has a new serial number");
+    assert_ne!(
+        leaf.raw_serial(),
+        again.raw_serial(),
+        "a renewal with the same key has a new serial number"
+    );
 }
 
 #[test]
 fn no_leaf_outlives_its_authority() {
     let directory = tempfile::tempdir().unwrap();
-    let root = ca("root", None, |p| p.not_after = OffsetDateTime::from(now() + Duration::from_secs(3600)));
+    let root = ca("root", None, |p| {
+        p.not_after = OffsetDateTime::from(now() + Duration::from_secs(3600));
+    });
     let middle = ca("middle", Some(&root), |_| {});
-    let files = lay_out(directory.path(), &[middle.pem()], middle.key(), Some(&root.pem()));
+    let files = lay_out(
+        directory.path(),
+        &[middle.pem()],
+        middle.key(),
+        Some(&root.pem()),
+    );
     let authority = load(&files, now()).unwrap();
     let key = KeyPair::generate().unwrap();
     let issued = authority.issue(&key, &identity(), &[], DAY, now()).unwrap();
@@ -162,23 +207,44 @@ fn an_intermediate_brings_its_chain() {
     let directory = tempfile::tempdir().unwrap();
     let root = ca("root", None, |_| {});
     let upper = ca("upper", Some(&root), |_| {});
-    let lower = ca("lower", Some(&upper), |p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
+    let lower = ca("lower", Some(&upper), |p| {
+        p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    });
     let stranger = ca("stranger", None, |_| {});
     let layouts = [
         (vec![lower.pem(), upper.pem()], Some(root.pem())),
         (vec![lower.pem(), upper.pem(), root.pem()], None),
-        (vec![lower.pem()], Some(stranger.pem() + &root.pem() + &upper.pem())),
+        (
+            vec![lower.pem()],
+            Some(stranger.pem() + &root.pem() + &upper.pem()),
+        ),
     ];
     for (certificates, chain) in layouts {
-        let mut files = lay_out(directory.path(), &certificates, lower.key(), chain.as_deref());
+        let mut files = lay_out(
+            directory.path(),
+            &certificates,
+            lower.key(),
+            chain.as_deref(),
+        );
         let old_root = directory.path().join("extra.pem");
         fs::write(&old_root, stranger.pem() + &root.pem()).unwrap();
         files.extra_roots = Some(old_root);
         let authority = load(&files, now()).unwrap();
-        assert_eq!(authority.roots(), [root.der().clone(), stranger.der().clone()]);
-        assert_eq!(authority.bundle_pem().matches("BEGIN CERTIFICATE").count(), 2);
-        let issued = authority.issue(&KeyPair::generate().unwrap(), &identity(), &[], DAY, now()).unwrap();
-        assert_eq!(issued.chain[1..], [lower.der().clone(), upper.der().clone()]);
+        assert_eq!(
+            authority.roots(),
+            [root.der().clone(), stranger.der().clone()]
+        );
+        assert_eq!(
+            authority.bundle_pem().matches("BEGIN CERTIFICATE").count(),
+            2
+        );
+        let issued = authority
+            .issue(&KeyPair::generate().unwrap(), &identity(), &[], DAY, now())
+            .unwrap();
+        assert_eq!(
+            issued.chain[1..],
+            [lower.der().clone(), upper.der().clone()]
+        );
         assert!(verifies(&authority, &issued, now()));
     }
 }
@@ -190,48 +256,91 @@ fn what_cannot_be_an_authority_is_told_apart() {
     let other = ca("other", None, |_| {});
     let cases: [(&str, CertifiedIssuer<'_, KeyPair>, Option<String>); 6] = [
         ("is missing", ca("x", Some(&root), |_| {}), None),
-        ("is missing", ca("x", Some(&root), |_| {}), Some(other.pem())),
-        ("not a CA certificate", ca("x", Some(&root), |p| p.is_ca = IsCa::ExplicitNoCa), Some(root.pem())),
+        (
+            "is missing",
+            ca("x", Some(&root), |_| {}),
+            Some(other.pem()),
+        ),
         (
             "not a CA certificate",
-            ca("x", Some(&root), |p| p.key_usages = vec![KeyUsagePurpose::DigitalSignature]),
+            ca("x", Some(&root), |p| p.is_ca = IsCa::ExplicitNoCa),
+            Some(root.pem()),
+        ),
+        (
+            "not a CA certificate",
+            ca("x", Some(&root), |p| {
+                p.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            }),
             Some(root.pem()),
         ),
         (
             "expired at",
-            ca("x", Some(&root), |p| p.not_after = OffsetDateTime::from(now() - Duration::from_secs(1))),
+            ca("x", Some(&root), |p| {
+                p.not_after = OffsetDateTime::from(now() - Duration::from_secs(1));
+            }),
             Some(root.pem()),
         ),
         (
             "is not valid before",
-            ca("x", Some(&root), |p| p.not_before = OffsetDateTime::from(now() + DAY)),
+            ca("x", Some(&root), |p| {
+                p.not_before = OffsetDateTime::from(now() + DAY);
+            }),
             Some(root.pem()),
         ),
     ];
     for (expected, signer, chain) in cases {
-        let files = lay_out(directory.path(), &[signer.pem()], signer.key(), chain.as_deref());
+        let files = lay_out(
+            directory.path(),
+            &[signer.pem()],
+            signer.key(),
+            chain.as_deref(),
+        );
         let error = load(&files, now()).err().unwrap().to_string();
-        assert!(error.contains(expected) && error.contains("tls.crt"), "{expected}: {error}");
+        assert!(
+            error.contains(expected) && error.contains("tls.crt"),
+            "{expected}: {error}"
+        );
     }
 
-    let short = ca("short", None, |p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
+    let short = ca("short", None, |p| {
+        p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    });
     let below = ca("below", Some(&short), |_| {});
-    let error = super::chain::build(below.der(), std::slice::from_ref(short.der()), now()).unwrap_err();
-    assert!(matches!(error, ChainError::PathLength { allowed: 0, below: 1, .. }), "{error}");
+    let error = chain::build(below.der(), std::slice::from_ref(short.der()), now()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ChainError::PathLength {
+                allowed: 0,
+                below: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
 fn unreadable_files_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let root = ca("root", None, |_| {});
-    let files = lay_out(directory.path(), &[root.pem()], &KeyPair::generate().unwrap(), None);
+    let files = lay_out(
+        directory.path(),
+        &[root.pem()],
+        &KeyPair::generate().unwrap(),
+        None,
+    );
     let text = |files: &CaFiles| load(files, now()).err().unwrap().to_string();
     assert!(text(&files).contains("tls.key: is not the private key of the first certificate in"));
     fs::write(&files.key, "nothing").unwrap();
     assert!(text(&files).contains("tls.key: holds no usable private key"));
     fs::write(&files.certificate, "nothing").unwrap();
     assert!(text(&files).contains("tls.crt: holds no certificate"));
-    fs::write(&files.certificate, pem::encode(&pem::Pem::new("CERTIFICATE", vec![1, 2, 3]))).unwrap();
+    fs::write(
+        &files.certificate,
+        pem::encode(&pem::Pem::new("CERTIFICATE", vec![1, 2, 3])),
+    )
+    .unwrap();
     assert!(text(&files).contains("tls.crt: certificate 1 is malformed"));
     fs::remove_file(&files.certificate).unwrap();
     assert!(text(&files).contains("tls.crt: cannot be read"));
@@ -241,14 +350,22 @@ fn unreadable_files_are_named() {
 fn expired_extra_roots_are_left_out() {
     let directory = tempfile::tempdir().unwrap();
     let mut files = made(directory.path());
-    let old = ca("old", None, |p| p.not_after = OffsetDateTime::from(now() - Duration::from_secs(1)));
+    let old = ca("old", None, |p| {
+        p.not_after = OffsetDateTime::from(now() - Duration::from_secs(1));
+    });
     let extra = directory.path().join("extra.pem");
     fs::write(&extra, old.pem()).unwrap();
     files.extra_roots = Some(extra.clone());
     assert_eq!(load(&files, now()).unwrap().roots().len(), 1);
     let root = ca("root", None, |_| {});
     fs::write(&extra, ca("middle", Some(&root), |_| {}).pem()).unwrap();
-    assert!(load(&files, now()).err().unwrap().to_string().contains("extra.pem"));
+    assert!(
+        load(&files, now())
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("extra.pem")
+    );
 }
 
 fn csr(key: &KeyPair, adjust: impl Fn(&mut CertificateParams)) -> String {
@@ -261,10 +378,22 @@ fn csr(key: &KeyPair, adjust: impl Fn(&mut CertificateParams)) -> String {
 #[test]
 fn requests_are_checked() {
     let key = KeyPair::generate().unwrap();
-    let own = |p: &mut CertificateParams| p.subject_alt_names = vec![SanType::URI(identity().to_string().try_into().unwrap())];
-    request::parse(&csr(&key, own)).unwrap().check_identity(&identity()).unwrap();
-    request::parse(&csr(&key, |_| {})).unwrap().check_identity(&identity()).unwrap();
-    for kind in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519, &rcgen::PKCS_RSA_SHA256] {
+    let own = |p: &mut CertificateParams| {
+        p.subject_alt_names = vec![SanType::URI(identity().to_string().try_into().unwrap())];
+    };
+    request::parse(&csr(&key, own))
+        .unwrap()
+        .check_identity(&identity())
+        .unwrap();
+    request::parse(&csr(&key, |_| {}))
+        .unwrap()
+        .check_identity(&identity())
+        .unwrap();
+    for kind in [
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_ED25519,
+        &rcgen::PKCS_RSA_SHA256,
+    ] {
         request::parse(&csr(&KeyPair::generate_for(kind).unwrap(), own)).unwrap();
     }
     let other = |name: SanType| {
@@ -287,11 +416,21 @@ fn bad_requests_are_refused() {
     let parse = |pem: &str| request::parse(pem).unwrap_err();
     assert_eq!(parse(&"x".repeat(16_385)), RequestError::TooLong(16_385));
     assert!(matches!(parse("hello"), RequestError::NotPem(_)));
-    let garbage = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", vec![0x30, 3, 1, 2, 3]));
+    let garbage = pem::encode(&pem::Pem::new(
+        "CERTIFICATE REQUEST",
+        vec![0x30, 3, 1, 2, 3],
+    ));
     assert!(matches!(parse(&garbage), RequestError::Malformed(_)));
-    assert_eq!(parse(&csr(&key, |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))), RequestError::AsksForCa);
+    assert_eq!(
+        parse(&csr(&key, |p| p.is_ca =
+            IsCa::Ca(BasicConstraints::Unconstrained))),
+        RequestError::AsksForCa
+    );
     let p521 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap();
-    assert!(matches!(parse(&csr(&p521, |_| {})), RequestError::KeyKind(_)));
+    assert!(matches!(
+        parse(&csr(&p521, |_| {})),
+        RequestError::KeyKind(_)
+    ));
     let mut altered = pem::parse(csr(&key, |_| {})).unwrap().into_contents();
     let last = altered.len() - 1;
     altered[last] ^= 1;
@@ -308,17 +447,27 @@ fn openssl_accepts_the_chain() {
     let directory = tempfile::tempdir().unwrap();
     let root = ca("root", None, |_| {});
     let middle = ca("middle", Some(&root), |_| {});
-    let files = lay_out(directory.path(), &[middle.pem()], middle.key(), Some(&root.pem()));
+    let files = lay_out(
+        directory.path(),
+        &[middle.pem()],
+        middle.key(),
+        Some(&root.pem()),
+    );
     let authority = load(&files, now()).unwrap();
     let dns = ["weft-control-plane.weft-system.svc".to_owned()];
-    let issued = authority.issue(&KeyPair::generate().unwrap(), &identity(), &dns, DAY, now()).unwrap();
+    let issued = authority
+        .issue(&KeyPair::generate().unwrap(), &identity(), &dns, DAY, now())
+        .unwrap();
     let file = |name: &str, content: String| {
         fs::write(directory.path().join(name), content).unwrap();
         directory.path().join(name)
     };
     let leaf = file("leaf.pem", certificate_pem(&issued.chain[0]));
     let roots = file("roots.pem", authority.bundle_pem().to_owned());
-    let middles = file("middles.pem", issued.chain[1..].iter().map(certificate_pem).collect());
+    let middles = file(
+        "middles.pem",
+        issued.chain[1..].iter().map(certificate_pem).collect(),
+    );
     for purpose in ["sslserver", "sslclient"] {
         let output = Command::new("openssl")
             .args(["verify", "-x509_strict", "-purpose", purpose, "-CAfile"])
@@ -328,6 +477,10 @@ fn openssl_accepts_the_chain() {
             .arg(&leaf)
             .output()
             .unwrap();
-        assert!(output.status.success(), "{purpose}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{purpose}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

@@ -26,7 +26,12 @@ pub fn authorize(
     };
     let object = &stored.object;
     // Pods of the API server and of the local runner have a UID; one from a hand-written file has none to compare.
-    if let Some(uid) = object.metadata.uid.as_ref().filter(|uid| **uid != bearer.pod_uid) {
+    if let Some(uid) = object
+        .metadata
+        .uid
+        .as_ref()
+        .filter(|uid| **uid != bearer.pod_uid)
+    {
         return Err(Refusal::PodReplaced {
             pod,
             token: bearer.pod_uid.clone(),
@@ -34,10 +39,16 @@ pub fn authorize(
         });
     }
     let status = object.status.as_ref();
-    if matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")) {
+    if matches!(
+        status.and_then(|s| s.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    ) {
         return Err(Refusal::PodEnded(pod));
     }
-    let account = object.spec.as_ref().and_then(|s| s.service_account_name.as_deref());
+    let account = object
+        .spec
+        .as_ref()
+        .and_then(|s| s.service_account_name.as_deref());
     let account = account.filter(|a| !a.is_empty()).unwrap_or("default");
     if account != bearer.service_account.as_str() {
         return Err(Refusal::OtherAccount {
@@ -59,8 +70,16 @@ pub fn authorize(
     }
     let peer = peer.to_canonical(); // a dual-stack listener shows IPv4 callers as ::ffff:a.b.c.d
     if !addresses.contains(&peer) {
-        let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        return Err(Refusal::OtherAddress { pod, peer, addresses });
+        let addresses = addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(Refusal::OtherAddress {
+            pod,
+            peer,
+            addresses,
+        });
     }
     Ok(SpiffeId {
         trust_domain: trust_domain.clone(),

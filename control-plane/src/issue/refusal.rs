@@ -25,7 +25,9 @@ pub enum Refusal {
     #[error("the pod {0} of the token is not known")]
     PodUnknown(WorkloadKey),
     /// Another pod of the same name.
-    #[error("the token was made for another pod named {pod} (uid {token}, and the pod has {actual})")]
+    #[error(
+        "the token was made for another pod named {pod} (uid {token}, and the pod has {actual})"
+    )]
     PodReplaced {
         /// The pod.
         pod: WorkloadKey,
@@ -83,13 +85,18 @@ impl Refusal {
             Self::OtherAddress { .. } => (Code::PermissionDenied, "pod_address"),
             Self::Request(e) => (Code::InvalidArgument, request_label(e)),
             Self::Authority(IssueError::Expired { .. }) => (Code::Unavailable, "authority_expired"),
-            Self::Authority(IssueError::Randomness | IssueError::Sign(_)) => (Code::Internal, "authority_failed"),
+            Self::Authority(IssueError::Randomness | IssueError::Sign(_)) => {
+                (Code::Internal, "authority_failed")
+            }
         }
     }
 
     /// May it pass by itself within moments, when the objects catch up with a pod that has just started?
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::PodUnknown(_) | Self::PodReplaced { .. } | Self::NoAddress(_))
+        matches!(
+            self,
+            Self::PodUnknown(_) | Self::PodReplaced { .. } | Self::NoAddress(_)
+        )
     }
 }
 

@@ -72,10 +72,12 @@ impl Certificates {
         loop {
             let current = objects.borrow_and_update().clone();
             match authorize(bearer, &current.objects, peer.ip(), &self.trust_domain) {
-                Err(refusal) if refusal.may_pass() => match timeout_at(deadline, objects.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) | Err(_) => return Err(refusal),
-                },
+                Err(refusal) if refusal.may_pass() => {
+                    match timeout_at(deadline, objects.changed()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) | Err(_) => return Err(refusal),
+                    }
+                }
                 verdict => return verdict,
             }
         }
@@ -89,8 +91,13 @@ impl IstioCertificateService for Certificates {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let peer = request.extensions().get::<PeerAddress>().map(|p| p.0);
-        let from = peer.map(|p| p.ip().to_canonical().to_string()).unwrap_or_default();
-        match self.create(request.metadata(), peer, request.get_ref()).await {
+        let from = peer
+            .map(|p| p.ip().to_canonical().to_string())
+            .unwrap_or_default();
+        match self
+            .create(request.metadata(), peer, request.get_ref())
+            .await
+        {
             Ok((identity, issued, bundle)) => {
                 self.metrics.certificate_issued();
                 info!(%identity, peer = from, not_after = %Rfc3339(issued.not_after), "certificate issued");

@@ -62,23 +62,44 @@ fn each_disagreement_has_its_reason() {
     };
     let mut other_pod = bearer();
     other_pod.pod = "web-1".parse().unwrap();
-    assert_eq!(refused(&objects(|_| {}), &other_pod, at_home), ((Code::Unavailable, "pod_unknown"), true));
+    assert_eq!(
+        refused(&objects(|_| {}), &other_pod, at_home),
+        ((Code::Unavailable, "pod_unknown"), true)
+    );
     let mut other_namespace = bearer();
     other_namespace.namespace = "bank".parse().unwrap();
-    assert_eq!(refused(&objects(|_| {}), &other_namespace, at_home), ((Code::Unavailable, "pod_unknown"), true));
+    assert_eq!(
+        refused(&objects(|_| {}), &other_namespace, at_home),
+        ((Code::Unavailable, "pod_unknown"), true)
+    );
     let mut earlier = bearer();
     earlier.pod_uid = "00000000-7ca8-43d7-b923-c8081e2503c3".into();
-    assert_eq!(refused(&objects(|_| {}), &earlier, at_home), ((Code::PermissionDenied, "pod_replaced"), true));
+    assert_eq!(
+        refused(&objects(|_| {}), &earlier, at_home),
+        ((Code::PermissionDenied, "pod_replaced"), true)
+    );
     let mut account = bearer();
     account.service_account = "admin".parse().unwrap();
-    assert_eq!(refused(&objects(|_| {}), &account, at_home), ((Code::PermissionDenied, "pod_account"), false));
+    assert_eq!(
+        refused(&objects(|_| {}), &account, at_home),
+        ((Code::PermissionDenied, "pod_account"), false)
+    );
     for peer in ["10.244.0.8", "127.0.0.1", "::1", "fd77::8"] {
-        assert_eq!(refused(&objects(|_| {}), &bearer(), peer), ((Code::PermissionDenied, "pod_address"), false));
+        assert_eq!(
+            refused(&objects(|_| {}), &bearer(), peer),
+            ((Code::PermissionDenied, "pod_address"), false)
+        );
     }
     let ended = objects(|pod| pod["status"]["phase"] = "Failed".into());
-    assert_eq!(refused(&ended, &bearer(), at_home), ((Code::PermissionDenied, "pod_ended"), false));
+    assert_eq!(
+        refused(&ended, &bearer(), at_home),
+        ((Code::PermissionDenied, "pod_ended"), false)
+    );
     let pending = objects(|pod| pod["status"] = serde_json::json!({"phase": "Pending"}));
-    assert_eq!(refused(&pending, &bearer(), at_home), ((Code::Unavailable, "pod_without_address"), true));
+    assert_eq!(
+        refused(&pending, &bearer(), at_home),
+        ((Code::Unavailable, "pod_without_address"), true)
+    );
 }
 
 #[test]

@@ -95,7 +95,12 @@ impl KeySet {
 fn usable(value: serde_json::Value) -> Result<(String, (Algorithm, DecodingKey)), String> {
     let jwk: Jwk = serde_json::from_value(value).map_err(|e| format!(": {e}"))?;
     let id = jwk.common.key_id.clone().ok_or(".kid: is missing")?;
-    if jwk.common.public_key_use.as_ref().is_some_and(|u| *u != PublicKeyUse::Signature) {
+    if jwk
+        .common
+        .public_key_use
+        .as_ref()
+        .is_some_and(|u| *u != PublicKeyUse::Signature)
+    {
         return Err(".use: not for signatures".into());
     }
     let (algorithm, name) = match &jwk.algorithm {
@@ -104,8 +109,12 @@ fn usable(value: serde_json::Value) -> Result<(String, (Algorithm, DecodingKey))
             (Algorithm::ES256, KeyAlgorithm::ES256)
         }
         AlgorithmParameters::EllipticCurve(_) => return Err(".crv: only P-256 is allowed".into()),
-        AlgorithmParameters::OctetKey(_) => return Err(".kty: a shared secret is no public key".into()),
-        AlgorithmParameters::OctetKeyPair(_) => return Err(".kty: only RSA and EC are allowed".into()),
+        AlgorithmParameters::OctetKey(_) => {
+            return Err(".kty: a shared secret is no public key".into());
+        }
+        AlgorithmParameters::OctetKeyPair(_) => {
+            return Err(".kty: only RSA and EC are allowed".into());
+        }
     };
     if jwk.common.key_algorithm.is_some_and(|a| a != name) {
         return Err(".alg: only RS256 and ES256 are allowed".into());
@@ -116,7 +125,10 @@ fn usable(value: serde_json::Value) -> Result<(String, (Algorithm, DecodingKey))
 
 /// Reads the file and starts to watch it; a broken change leaves the last good keys in force. The task ends when the
 /// last receiver is gone.
-pub fn start(file: PathBuf, problems: Problems) -> Result<watch::Receiver<Arc<KeySet>>, KeySetError> {
+pub fn start(
+    file: PathBuf,
+    problems: Problems,
+) -> Result<watch::Receiver<Arc<KeySet>>, KeySetError> {
     let mut watched = Watched::new([file.clone()]);
     let first = read(&file)?;
     let (sender, receiver) = watch::channel(Arc::new(first));

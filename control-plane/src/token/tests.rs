@@ -20,7 +20,8 @@ fn base64url(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |w, b| w << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+        let word =
+            chunk.iter().fold(0u32, |w, b| w << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
         for i in 0..=chunk.len() {
             text.push(char::from(ALPHABET[(word >> (18 - 6 * i)) as usize & 63]));
         }
@@ -45,7 +46,12 @@ impl Issuer {
     }
 
     fn sign(&self, header: &Header, claims: &Value) -> String {
-        encode(header, claims, &EncodingKey::from_ec_der(&self.key.serialize_der())).unwrap()
+        encode(
+            header,
+            claims,
+            &EncodingKey::from_ec_der(&self.key.serialize_der()),
+        )
+        .unwrap()
     }
 }
 
@@ -83,7 +89,13 @@ fn now() -> SystemTime {
 #[test]
 fn a_projected_token_names_its_pod() {
     let issuer = Issuer::new();
-    let bearer = verify(&issuer.sign(&header(), &claims()), &issuer.keys(), &expected(), now()).unwrap();
+    let bearer = verify(
+        &issuer.sign(&header(), &claims()),
+        &issuer.keys(),
+        &expected(),
+        now(),
+    )
+    .unwrap();
     assert_eq!(bearer.namespace.as_str(), "shop");
     assert_eq!(bearer.service_account.as_str(), "web");
     assert_eq!(bearer.pod.as_str(), "web-0");
@@ -96,7 +108,13 @@ fn one_audience_of_several_and_a_plain_one_will_do() {
     for audience in [json!(["other", "weft-ca"]), json!("weft-ca")] {
         let mut claims = claims();
         claims["aud"] = audience;
-        verify(&issuer.sign(&header(), &claims), &issuer.keys(), &expected(), now()).unwrap();
+        verify(
+            &issuer.sign(&header(), &claims),
+            &issuer.keys(),
+            &expected(),
+            now(),
+        )
+        .unwrap();
     }
 }
 
@@ -111,17 +129,37 @@ fn wrong_claims_have_their_reasons() {
         ("token_malformed", "/exp", Value::Null),
         ("token_not_yet_valid", "/nbf", json!(NOW + leeway + 1)),
         ("", "/nbf", json!(NOW + leeway)),
-        ("token_audience", "/aud", json!(["https://kubernetes.default.svc"])),
+        (
+            "token_audience",
+            "/aud",
+            json!(["https://kubernetes.default.svc"]),
+        ),
         ("token_audience", "/aud", json!([])),
         ("token_audience", "/aud", json!("weft-ca2")),
         ("token_issuer", "/iss", json!("https://elsewhere")),
-        ("token_issuer", "/iss", json!("https://kubernetes.default.svc/")),
-        ("token_malformed", "/sub", json!("system:serviceaccount:shop:cart")),
+        (
+            "token_issuer",
+            "/iss",
+            json!("https://kubernetes.default.svc/"),
+        ),
+        (
+            "token_malformed",
+            "/sub",
+            json!("system:serviceaccount:shop:cart"),
+        ),
         ("token_without_pod", "/kubernetes.io", Value::Null),
         ("token_without_pod", "/kubernetes.io/pod", Value::Null),
         ("token_malformed", "/kubernetes.io/namespace", json!("Shop")),
-        ("token_malformed", "/kubernetes.io/serviceaccount/name", json!("cart")),
-        ("token_malformed", "/kubernetes.io/pod/name", json!("../web")),
+        (
+            "token_malformed",
+            "/kubernetes.io/serviceaccount/name",
+            json!("cart"),
+        ),
+        (
+            "token_malformed",
+            "/kubernetes.io/pod/name",
+            json!("../web"),
+        ),
     ];
     for (reason, pointer, value) in cases {
         let mut claims = claims();
@@ -137,26 +175,51 @@ fn wrong_claims_have_their_reasons() {
 fn forged_tokens_are_refused() {
     let issuer = Issuer::new();
     let keys = issuer.keys();
-    let reason = |token: &str| verify(token, &keys, &expected(), now()).unwrap_err().reason();
+    let reason = |token: &str| {
+        verify(token, &keys, &expected(), now())
+            .unwrap_err()
+            .reason()
+    };
     let genuine = issuer.sign(&header(), &claims());
 
-    assert_eq!(reason(&Issuer::new().sign(&header(), &claims())), "token_signature", "another key, same kid");
+    assert_eq!(
+        reason(&Issuer::new().sign(&header(), &claims())),
+        "token_signature",
+        "another key, same kid"
+    );
     let (_, rest) = genuine.split_once('.').unwrap();
     let (payload, signature) = rest.split_once('.').unwrap();
     let none = base64url(br#"{"alg":"none","kid":"k1"}"#);
-    assert_eq!(reason(&format!("{none}.{payload}.")), "token_malformed", "alg none");
-    assert_eq!(reason(&format!("{none}.{payload}.{signature}")), "token_malformed");
+    assert_eq!(
+        reason(&format!("{none}.{payload}.")),
+        "token_malformed",
+        "alg none"
+    );
+    assert_eq!(
+        reason(&format!("{none}.{payload}.{signature}")),
+        "token_malformed"
+    );
 
     let mut symmetric = Header::new(Algorithm::HS256);
     symmetric.kid = Some("k1".into());
-    for secret in [issuer.key.public_key_pem().into_bytes(), issuer.key.der_bytes().to_vec()] {
+    for secret in [
+        issuer.key.public_key_pem().into_bytes(),
+        issuer.key.der_bytes().to_vec(),
+    ] {
         let token = encode(&symmetric, &claims(), &EncodingKey::from_secret(&secret)).unwrap();
-        assert_eq!(reason(&token), "token_algorithm", "HS256 with the public key as its secret");
+        assert_eq!(
+            reason(&token),
+            "token_algorithm",
+            "HS256 with the public key as its secret"
+        );
     }
 
     let mut unknown = header();
     unknown.kid = Some("k2".into());
-    assert_eq!(reason(&issuer.sign(&unknown, &claims())), "token_unknown_key");
+    assert_eq!(
+        reason(&issuer.sign(&unknown, &claims())),
+        "token_unknown_key"
+    );
     unknown.kid = None;
     assert_eq!(reason(&issuer.sign(&unknown, &claims())), "token_malformed");
 
@@ -165,7 +228,10 @@ fn forged_tokens_are_refused() {
     altered["sub"] = json!("system:serviceaccount:shop:admin");
     let head = genuine.split_once('.').unwrap().0;
     let altered = base64url(altered.to_string().as_bytes());
-    assert_eq!(reason(&format!("{head}.{altered}.{signature}")), "token_signature");
+    assert_eq!(
+        reason(&format!("{head}.{altered}.{signature}")),
+        "token_signature"
+    );
 
     for garbage in ["", ".", "..", "a.b.c", "ü.ü.ü", &"x".repeat(16_385)] {
         assert_eq!(reason(garbage), "token_malformed");
@@ -181,10 +247,16 @@ fn key_sets_keep_what_is_usable() {
     assert_eq!(set.ids().collect::<Vec<_>>(), ["k1", "r"]);
     assert_eq!(set.find("r").unwrap().0, Algorithm::RS256);
     for (bad, expected) in [
-        (json!([{"kty": "oct", "k": "AAAA", "kid": "s"}]), "shared secret"),
+        (
+            json!([{"kty": "oct", "k": "AAAA", "kid": "s"}]),
+            "shared secret",
+        ),
         (json!([]), "no usable key"),
         (json!([issuer.jwk(), issuer.jwk()]), "twice"),
-        (json!([{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]), "keys[0].kid: is missing"),
+        (
+            json!([{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]),
+            "keys[0].kid: is missing",
+        ),
         (json!(5), "not a JSON Web Key Set"),
     ] {
         let error = parse(bad).unwrap_err();
@@ -196,15 +268,25 @@ fn key_sets_keep_what_is_usable() {
 #[test]
 fn recorded_claims_are_understood() {
     let issuer = Issuer::new();
-    let recorded: Value = serde_json::from_str(include_str!("../../tests/data/projected-token.json")).unwrap();
+    let recorded: Value =
+        serde_json::from_str(include_str!("../../tests/data/projected-token.json")).unwrap();
     let claims = &recorded["payload"];
     let expected = Expected {
         issuer: "https://kubernetes.default.svc.cluster.local".into(),
         audience: "weft".into(),
     };
     let at = from_unix_seconds(claims["iat"].as_i64().unwrap());
-    let bearer = verify(&issuer.sign(&header(), claims), &issuer.keys(), &expected, at).unwrap();
-    assert_eq!((bearer.namespace.as_str(), bearer.pod.as_str()), ("identity", "web-0"));
+    let bearer = verify(
+        &issuer.sign(&header(), claims),
+        &issuer.keys(),
+        &expected,
+        at,
+    )
+    .unwrap();
+    assert_eq!(
+        (bearer.namespace.as_str(), bearer.pod.as_str()),
+        ("identity", "web-0")
+    );
 }
 
 #[tokio::test]
@@ -230,9 +312,17 @@ async fn a_changed_key_set_comes_into_force() {
     })
     .await
     .unwrap();
-    assert!(reviewer.review(&old.sign(&header(), &claims()), now()).is_ok(), "the last good keys stay");
+    assert!(
+        reviewer
+            .review(&old.sign(&header(), &claims()), now())
+            .is_ok(),
+        "the last good keys stay"
+    );
     std::fs::write(&file, json!({"keys": [new.jwk()]}).to_string()).unwrap();
-    tokio::time::timeout(deadline, keys.changed()).await.unwrap().unwrap();
+    tokio::time::timeout(deadline, keys.changed())
+        .await
+        .unwrap()
+        .unwrap();
     assert!(reviewer.review(&token, now()).is_ok());
     assert!(problems.list().is_empty());
 }

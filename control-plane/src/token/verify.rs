@@ -109,7 +109,12 @@ struct Object {
 }
 
 /// Checks everything that the token itself can show, signature first.
-pub fn verify(token: &str, keys: &KeySet, expected: &Expected, now: SystemTime) -> Result<Bearer, TokenError> {
+pub fn verify(
+    token: &str,
+    keys: &KeySet,
+    expected: &Expected,
+    now: SystemTime,
+) -> Result<Bearer, TokenError> {
     if token.len() > MAX_TOKEN {
         return Err(TokenError::TooLong(token.len()));
     }
@@ -161,9 +166,14 @@ fn bearer(claims: Claims) -> Result<Bearer, TokenError> {
         pod: pod.name.parse().map_err(malformed)?,
         pod_uid: pod.uid,
     };
-    let subject = format!("system:serviceaccount:{}:{}", bearer.namespace, bearer.service_account);
+    let subject = format!(
+        "system:serviceaccount:{}:{}",
+        bearer.namespace, bearer.service_account
+    );
     if claims.sub != subject {
-        return Err(TokenError::Malformed("sub and kubernetes.io name different accounts".into()));
+        return Err(TokenError::Malformed(
+            "sub and kubernetes.io name different accounts".into(),
+        ));
     }
     Ok(bearer)
 }
