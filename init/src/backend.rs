@@ -98,9 +98,6 @@ impl Backend {
     }
 
     fn remove_family(self, family: Family) -> Result<bool, Error> {
-        if family == Family::V6 && Ipv6::detect() == Ipv6::NoKernel {
-            return Ok(false);
-        }
         let present = self.read(family)?;
         if present.is_empty() {
             return Ok(false);
@@ -141,7 +138,8 @@ impl Backend {
             let in_use = legacy_tables(family);
             tables.retain(|table| in_use.iter().any(|name| name == table));
         }
-        if tables.is_empty() {
+        let no_kernel = family == Family::V6 && Ipv6::detect() == Ipv6::NoKernel;
+        if tables.is_empty() || no_kernel {
             return Ok(Present::default());
         }
         let program = self.locate(family, "save")?;

@@ -3,6 +3,7 @@
 //! Reads the command line, calls [`weft_init`], prints. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 use clap::{Args, Parser, Subcommand};
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,14 +85,17 @@ fn main() -> ExitCode {
         }),
         Command::Verify => verify::verify(&config).map(|report| {
             for check in &report.checks {
-                println!("{check}");
+                say(format_args!("{check}"));
             }
             report.passed()
         }),
         Command::Clean => apply::clean().map(|cleaned| {
             match cleaned.as_slice() {
-                [] => println!("weft-init: there were no rules of Weft"),
-                some => println!("weft-init: removed the rules of back end {}", list(some)),
+                [] => say(format_args!("weft-init: there were no rules of Weft")),
+                some => say(format_args!(
+                    "weft-init: removed the rules of back end {}",
+                    list(some)
+                )),
             }
             true
         }),
@@ -107,6 +111,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// A reader that has gone away, `| head` for one, is no failure.
+fn say(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 fn list(items: &[impl ToString]) -> String {
     items
         .iter()
@@ -118,10 +127,12 @@ fn list(items: &[impl ToString]) -> String {
 fn print_plan(config: &Config) {
     let (backend, ruleset) = apply::plan(config);
     if ruleset.ipv6 {
-        println!("# ip -6 addr add {INBOUND_SOURCE_V6}/128 dev lo preferred_lft 0\n");
+        say(format_args!(
+            "# ip -6 addr add {INBOUND_SOURCE_V6}/128 dev lo preferred_lft 0\n"
+        ));
     }
     for (program, text) in backend.render(&ruleset) {
-        println!("# {program}\n{text}");
+        say(format_args!("# {program}\n{text}"));
     }
 }
 
@@ -134,13 +145,13 @@ fn print_applied(config: &Config, applied: &Applied) {
     } else {
         String::new()
     };
-    println!(
+    say(format_args!(
         "weft-init: rules in force by back end {}, {}: outbound to {}, inbound to {}{dns}",
         applied.backend,
         list(applied.ruleset.families()),
         config.outbound_port,
         config.inbound_port
-    );
+    ));
 }
 
 fn run_dial(dial: &Dial) -> ExitCode {
@@ -154,7 +165,7 @@ fn run_dial(dial: &Dial) -> ExitCode {
     };
     match dialled {
         Ok(told) => {
-            print!("{told}");
+            say(format_args!("{told}"));
             ExitCode::SUCCESS
         }
         Err(error) => {

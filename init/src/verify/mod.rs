@@ -169,14 +169,17 @@ fn compare(
 ) -> Option<(Option<Backend>, Ruleset, Vec<Present>)> {
     let mut ruleset = wanted;
     let mut compared = read_all(backend, &ruleset);
-    if config.ipv6 == Ipv6Choice::Auto && ruleset.ipv6 && Ipv6::detect() < Ipv6::Routable {
+    let complete = |compared: &Result<(_, Vec<String>), Error>| {
+        compared
+            .as_ref()
+            .is_ok_and(|(_, differences)| differences.is_empty())
+    };
+    let may_do_without = config.ipv6 == Ipv6Choice::Auto && Ipv6::detect() < Ipv6::Routable;
+    if !complete(&compared) && may_do_without {
         // `apply` does without IPv6 that reaches nobody when the kernel cannot redirect it.
         let without = Ruleset::new(config, false);
         let fallback = read_all(backend, &without);
-        if fallback
-            .as_ref()
-            .is_ok_and(|(_, differences)| differences.is_empty())
-        {
+        if complete(&fallback) {
             (ruleset, compared) = (without, fallback);
         }
     }
@@ -209,17 +212,21 @@ fn compare(
 }
 
 fn read_all(backend: Backend, ruleset: &Ruleset) -> Result<(Vec<Present>, Vec<String>), Error> {
-    // With nftables one listing answers for both.
-    let families = if backend == Backend::Nftables {
-        &[Family::V4][..]
-    } else {
-        ruleset.families()
+    // With nftables one listing answers for both; with iptables, IPv6 that is not to be captured has no rules.
+    let families = match backend {
+        Backend::Nftables => &[Family::V4][..],
+        _ => &[Family::V4, Family::V6],
     };
     let mut all = Vec::new();
     let mut differences = Vec::new();
     for family in families {
         let present = backend.read(*family)?;
-        let found = present.differences(&backend.expected(ruleset, *family));
+        let expected = if ruleset.families().contains(family) {
+            backend.expected(ruleset, *family)
+        } else {
+            Present::default()
+        };
+        let found = present.differences(&expected);
         differences.extend(found.into_iter().map(|difference| match backend {
             Backend::Nftables => difference,
             _ => format!("{family} {difference}"),
