@@ -171,7 +171,9 @@ impl AccessLog {
 
     /// Lines lost since the start.
     pub fn dropped(&self) -> u64 {
-        self.shared.as_ref().map_or(0, |s| s.dropped.load(Ordering::Relaxed))
+        self.shared
+            .as_ref()
+            .map_or(0, |s| s.dropped.load(Ordering::Relaxed))
     }
 }
 
@@ -196,9 +198,14 @@ fn drain(queue: &Receiver<String>, mut output: impl Write) {
 
 fn rfc3339<S: Serializer>(time: &SystemTime, s: S) -> Result<S::Ok, S::Error> {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let text = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(since.as_millis() as u64) * 1_000_000)
-        .ok()
-        .and_then(|t| t.format(&time::format_description::well_known::Rfc3339).ok());
+    let text = time::OffsetDateTime::from_unix_timestamp_nanos(
+        i128::from(since.as_millis() as u64) * 1_000_000,
+    )
+    .ok()
+    .and_then(|t| {
+        t.format(&time::format_description::well_known::Rfc3339)
+            .ok()
+    });
     s.serialize_str(text.as_deref().unwrap_or_default())
 }
 

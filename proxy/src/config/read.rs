@@ -80,7 +80,11 @@ impl Reader<'_> {
         match parse(raw) {
             Ok(value) => Some(value),
             Err(wrong) => {
-                self.mistakes.push(Mistake { variable, wrong, right });
+                self.mistakes.push(Mistake {
+                    variable,
+                    wrong,
+                    right,
+                });
                 None
             }
         }
@@ -93,9 +97,17 @@ impl Reader<'_> {
         right: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        if self.variables.get(variable).is_none_or(|v| v.trim().is_empty()) {
+        if self
+            .variables
+            .get(variable)
+            .is_none_or(|v| v.trim().is_empty())
+        {
             let wrong = "it is not set".into();
-            self.mistakes.push(Mistake { variable, wrong, right });
+            self.mistakes.push(Mistake {
+                variable,
+                wrong,
+                right,
+            });
             return None;
         }
         self.optional(variable, right, parse)
@@ -133,7 +145,11 @@ impl Config {
             mistakes: Vec::new(),
         };
         let trust_domain: Option<TrustDomain> = r
-            .optional("WEFT_TRUST_DOMAIN", "a trust domain such as cluster.local", parsed)
+            .optional(
+                "WEFT_TRUST_DOMAIN",
+                "a trust domain such as cluster.local",
+                parsed,
+            )
             .or_else(|| "cluster.local".parse().ok());
         let control_plane = r
             .optional(
@@ -164,9 +180,11 @@ impl Config {
         let cert_renew_after = r.optional("WEFT_CERT_RENEW_AFTER", LONG, positive);
         let certificate_ttl = r.optional("WEFT_CERTIFICATE_TTL", LONG, positive);
         let cluster_domain = r
-            .optional("WEFT_CLUSTER_DOMAIN", "a domain such as cluster.local", |s| {
-                parsed(s.trim_end_matches('.'))
-            })
+            .optional(
+                "WEFT_CLUSTER_DOMAIN",
+                "a domain such as cluster.local",
+                |s| parsed(s.trim_end_matches('.')),
+            )
             .or_else(|| "cluster.local".parse().ok());
         match (trust_domain, control_plane_identity, cluster_domain, pod) {
             (Some(trust_domain), Some(control_plane_identity), Some(cluster_domain), Some(pod))
@@ -345,7 +363,9 @@ fn host_port(s: &str) -> Result<HostPort, String> {
     let wrong = || quoted(s, "is not a host and a port");
     if let Ok(address) = s.parse::<SocketAddr>() {
         let (host, port) = (address.ip().to_string(), address.port());
-        return (port != 0).then_some(HostPort { host, port }).ok_or_else(wrong);
+        return (port != 0)
+            .then_some(HostPort { host, port })
+            .ok_or_else(wrong);
     }
     let (host, port) = s.rsplit_once(':').ok_or_else(wrong)?;
     let host: weft_model::Hostname = host.trim_end_matches('.').parse().map_err(|_| wrong())?;
@@ -379,7 +399,9 @@ fn drain_time(s: &str) -> Result<Duration, String> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => duration::parse(s).map_err(|_| quoted(s, "is neither"))?,
     };
-    (time <= day).then_some(time).ok_or_else(|| quoted(s, "is too long"))
+    (time <= day)
+        .then_some(time)
+        .ok_or_else(|| quoted(s, "is too long"))
 }
 
 #[cfg(test)]

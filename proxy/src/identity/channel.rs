@@ -90,7 +90,9 @@ impl tower::Service<Uri> for Connector {
 async fn connect(target: &Target) -> io::Result<TlsStream<TcpStream>> {
     let HostPort { host, port } = &target.address;
     let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", target.address));
-    let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
+    let tcp = TcpStream::connect((host.as_str(), *port))
+        .await
+        .map_err(failed)?;
     tcp.set_nodelay(true)?;
     let config = tls(&target.expected, (target.moment)()?)?;
     // The SNI: for a SPIFFE server the name we dialled, which it does not look at; for a DNS server the name we expect.
@@ -106,7 +108,9 @@ async fn connect(target: &Target) -> io::Result<TlsStream<TcpStream>> {
 fn tls(expected: &ServerName, moment: Moment) -> io::Result<ClientConfig> {
     let expected = match expected {
         ServerName::Spiffe(id) => Expected::Spiffe(id.to_string()),
-        ServerName::Dns(name) => Expected::Dns(TlsName::try_from(name.clone()).map_err(io::Error::other)?),
+        ServerName::Dns(name) => {
+            Expected::Dns(TlsName::try_from(name.clone()).map_err(io::Error::other)?)
+        }
     };
     let verifier = Verifier {
         roots: moment.roots,
@@ -165,7 +169,8 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         match &self.expected {
             Expected::Spiffe(expected) => {
-                let found = verify::peer(leaf, intermediates, &self.roots, now, Usage::Server)?.to_string();
+                let found =
+                    verify::peer(leaf, intermediates, &self.roots, now, Usage::Server)?.to_string();
                 if found != *expected {
                     let expected = expected.clone();
                     return Err(VerifyError::WrongIdentity { found, expected }.into());

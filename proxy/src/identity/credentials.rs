@@ -9,6 +9,7 @@ use rustls::sign::CertifiedKey;
 use weft_model::SpiffeId;
 
 use super::crypto::provider;
+use super::trust::Bundle;
 use super::verify::{self, Usage, VerifyError};
 
 /// One certificate with its key, and the roots to judge peers by. Immutable; a renewal makes a new one.
@@ -20,6 +21,8 @@ pub struct Credentials {
     pub key: Arc<CertifiedKey>,
     /// Whom to trust.
     pub roots: Arc<RootCertStore>,
+    /// The same, whole, for people to look at.
+    pub root_certificates: Arc<[CertificateDer<'static>]>,
     /// The leaf's validity begins.
     pub not_before: SystemTime,
     /// The leaf's validity ends.
@@ -52,18 +55,24 @@ pub struct Unchecked {
     /// The leaf's key.
     pub key: PrivateKeyDer<'static>,
     /// What the chain has to lead to.
-    pub roots: Arc<RootCertStore>,
+    pub roots: Bundle,
 }
 
 impl Unchecked {
     /// Checks what every peer will check: that the chain leads to the roots, is valid now as a client's and a server's, that
     /// it is for `expected` (`None`: for any one identity), and that the key is the leaf's.
-    pub fn check(self, expected: Option<&SpiffeId>, now: SystemTime) -> Result<Credentials, CredentialsError> {
+    pub fn check(
+        self,
+        expected: Option<&SpiffeId>,
+        now: SystemTime,
+    ) -> Result<Credentials, CredentialsError> {
         let (leaf, intermediates) = self.chain.split_first().ok_or(CredentialsError::Empty)?;
-        let unix = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         let time = UnixTime::since_unix_epoch(unix);
-        let id = verify::peer(leaf, intermediates, &self.roots, time, Usage::Server)?;
-        verify::chain(leaf, intermediates, &self.roots, time, Usage::Client)?;
+        let id = verify::peer(leaf, intermediates, &self.roots.store, time, Usage::Server)?;
+        verify::chain(leaf, intermediates, &self.roots.store, time, Usage::Client)?;
         if let Some(expected) = expected
             && *expected != id
         {
@@ -85,11 +94,13 @@ impl Unchecked {
             .load_private_key(self.key)
             .map_err(|e| CredentialsError::Key(e.to_string()))?;
         let key = CertifiedKey::new(without_roots(self.chain), signer);
-        key.keys_match().map_err(|_| CredentialsError::KeyMismatch)?;
+        key.keys_match()
+            .map_err(|_| CredentialsError::KeyMismatch)?;
         Ok(Credentials {
             id,
             key: Arc::new(key),
-            roots: self.roots,
+            roots: self.roots.store,
+            root_certificates: self.roots.certificates,
             not_before,
             not_after,
             generation: 0,
@@ -115,7 +126,9 @@ impl Credentials {
         let Some((leaf, intermediates)) = self.key.cert.split_first() else {
             return Err(VerifyError::Malformed("it is empty".into()));
         };
-        let unix = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         verify::chain(
             leaf,
             intermediates,
@@ -126,8 +139,12 @@ impl Credentials {
     }
 
     /// The same certificate with other roots.
-    pub fn with_roots(&self, roots: Arc<RootCertStore>) -> Self {
-        Self { roots, ..self.clone() }
+    pub fn with_roots(&self, roots: Bundle) -> Self {
+        Self {
+            roots: roots.store,
+            root_certificates: roots.certificates,
+            ..self.clone()
+        }
     }
 }
 

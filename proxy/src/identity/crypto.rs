@@ -19,7 +19,11 @@ pub fn provider() -> Arc<CryptoProvider> {
                 cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
             ],
             // The classical groups are for other people's clients and servers.
-            kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1],
+            kx_groups: vec![
+                kx_group::X25519MLKEM768,
+                kx_group::X25519,
+                kx_group::SECP256R1,
+            ],
             ..default_provider()
         })
     });
@@ -29,4 +33,16 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// The signature algorithms that certificates and handshakes may use.
 pub fn algorithms() -> WebPkiSupportedAlgorithms {
     provider().signature_verification_algorithms
+}
+
+/// SHA-256, for fingerprints.
+#[allow(
+    irrefutable_let_patterns,
+    reason = "another crate of the build may switch TLS 1.2 on, and then there are two kinds"
+)]
+pub fn sha256(bytes: &[u8]) -> Vec<u8> {
+    let rustls::SupportedCipherSuite::Tls13(suite) = cipher_suite::TLS13_AES_128_GCM_SHA256 else {
+        return Vec::new();
+    };
+    suite.common.hash_provider.hash(bytes).as_ref().to_vec()
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::credentials::{Credentials, CredentialsError, Unchecked};
 use super::pem::{self, PemError};
 use super::status::Status;
+use super::trust::Bundle;
 use super::{Identity, Settings};
 
 /// How often the files are looked at.
@@ -51,15 +52,24 @@ pub enum FilesError {
 
 /// Reads and checks the files once.
 pub fn load(directory: &Path) -> Result<Credentials, FilesError> {
-    fn read<T>(path: PathBuf, parse: impl Fn(&[u8]) -> Result<T, PemError>) -> Result<T, FilesError> {
+    fn read<T>(
+        path: PathBuf,
+        parse: impl Fn(&[u8]) -> Result<T, PemError>,
+    ) -> Result<T, FilesError> {
         let shown = || path.display().to_string();
-        let text = std::fs::read(&path).map_err(|error| FilesError::Io { path: shown(), error })?;
-        parse(&text).map_err(|error| FilesError::Pem { path: shown(), error })
+        let text = std::fs::read(&path).map_err(|error| FilesError::Io {
+            path: shown(),
+            error,
+        })?;
+        parse(&text).map_err(|error| FilesError::Pem {
+            path: shown(),
+            error,
+        })
     }
     let unchecked = Unchecked {
         chain: read(directory.join(CHAIN), pem::certificates)?,
         key: read(directory.join(KEY), pem::private_key)?,
-        roots: Arc::new(read(directory.join(ROOTS), pem::roots)?),
+        roots: read(directory.join(ROOTS), Bundle::read)?,
     };
     unchecked
         .check(None, SystemTime::now())
@@ -88,7 +98,9 @@ pub async fn start(settings: Settings, directory: PathBuf, status: Arc<Status>) 
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let Some(sender) = sender.upgrade() else { return };
+            let Some(sender) = sender.upgrade() else {
+                return;
+            };
             let now = look(&directory);
             if now == seen {
                 continue;
@@ -133,7 +145,11 @@ mod tests {
     fn write(directory: &Path, authority: &Authority, valid: std::ops::Range<i64>) {
         let (leaf, key) = authority.leaf(&Authority::params(&[uri(ID)], valid));
         std::fs::write(directory.join(CHAIN), pem::encode(pem::CERTIFICATE, &leaf)).unwrap();
-        std::fs::write(directory.join(KEY), pem::encode(pem::PRIVATE_KEY, key.secret_der())).unwrap();
+        std::fs::write(
+            directory.join(KEY),
+            pem::encode(pem::PRIVATE_KEY, key.secret_der()),
+        )
+        .unwrap();
         std::fs::write(directory.join(ROOTS), authority.roots_pem()).unwrap();
     }
 

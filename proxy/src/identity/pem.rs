@@ -56,13 +56,10 @@ pub fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     })
 }
 
-/// A bundle of roots; at least one, each usable.
-pub fn roots(pem: &[u8]) -> Result<RootCertStore, PemError> {
-    store(certificates(pem)?)
-}
-
-/// The same, of certificates.
-pub fn store(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<RootCertStore, PemError> {
+/// Trust anchors of certificates; at least one, each usable, in their order.
+pub fn store(
+    certificates: impl IntoIterator<Item = CertificateDer<'static>>,
+) -> Result<RootCertStore, PemError> {
     let mut store = RootCertStore::empty();
     for (n, certificate) in certificates.into_iter().enumerate() {
         store
@@ -83,7 +80,8 @@ pub fn encode(label: &str, der: &[u8]) -> String {
     // 48 bytes make a line of 64 characters.
     for line in der.chunks(48) {
         for group in line.chunks(3) {
-            let bits = group.iter().fold(0u32, |bits, b| bits << 8 | u32::from(*b)) << (8 * (3 - group.len()));
+            let bits = group.iter().fold(0u32, |bits, b| bits << 8 | u32::from(*b))
+                << (8 * (3 - group.len()));
             for i in 0..4 {
                 let sextet = (bits >> (18 - 6 * i)) as usize & 63;
                 text.push(if i <= group.len() {
@@ -119,9 +117,15 @@ mod tests {
         assert_eq!(certificates(b""), Err(PemError::NoCertificate));
         assert_eq!(private_key(b"text").unwrap_err(), PemError::NoKey);
         let half = "-----BEGIN CERTIFICATE-----\nAAAA\n";
-        assert!(matches!(certificates(half.as_bytes()), Err(PemError::Malformed(_))));
+        assert!(matches!(
+            certificates(half.as_bytes()),
+            Err(PemError::Malformed(_))
+        ));
         let garbage = encode(CERTIFICATE, b"garbage");
-        assert!(matches!(roots(garbage.as_bytes()), Err(PemError::NotARoot(1, _))));
+        assert!(matches!(
+            store(certificates(garbage.as_bytes()).unwrap()),
+            Err(PemError::NotARoot(1, _))
+        ));
         assert_eq!(
             certificates(garbage.repeat(MOST + 1).as_bytes()),
             Err(PemError::TooMany)

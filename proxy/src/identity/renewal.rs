@@ -144,7 +144,9 @@ impl Keeper {
                     trusting
                 }
             };
-            let Some(sender) = sender.upgrade() else { return };
+            let Some(sender) = sender.upgrade() else {
+                return;
+            };
             if let Some(mut next) = next {
                 next.generation = current.generation + 1;
                 current = Arc::new(next);
@@ -188,13 +190,16 @@ impl Keeper {
         if !self.trust.set(bundle.clone()) {
             return None;
         }
-        tracing::info!(roots = bundle.certificates.len(), "the trust bundle has changed");
+        tracing::info!(
+            roots = bundle.certificates.len(),
+            "the trust bundle has changed"
+        );
         if let Some(store) = &self.store
             && let Err(error) = store.write_roots(&bundle.certificates)
         {
             tracing::warn!(%error, "the trust bundle is not kept for a restart");
         }
-        Some(current.with_roots(bundle.store))
+        Some(current.with_roots(bundle))
     }
 
     /// Would peers with our roots accept us?
@@ -212,7 +217,12 @@ impl Keeper {
     fn due(&self, credentials: &Credentials, issued: SystemTime) -> SystemTime {
         // Authorities date certificates back to forgive slow clocks; what counts is when we got it.
         let issued = issued.max(credentials.not_before);
-        schedule::due(issued, credentials.not_after, self.renew_after, fastrand::f64())
+        schedule::due(
+            issued,
+            credentials.not_after,
+            self.renew_after,
+            fastrand::f64(),
+        )
     }
 
     fn renewed(&mut self, credentials: &Credentials) -> SystemTime {
@@ -220,7 +230,10 @@ impl Keeper {
         let now = SystemTime::now();
         let due = self.due(credentials, now).max(now + LEAST_INTERVAL);
         self.status.success(due);
-        let lifetime = credentials.not_after.duration_since(now).unwrap_or_default();
+        let lifetime = credentials
+            .not_after
+            .duration_since(now)
+            .unwrap_or_default();
         tracing::info!(id = %credentials.id, lifetime = duration::format(lifetime), "certificate issued");
         due
     }
@@ -239,7 +252,9 @@ impl Keeper {
         let left = current.not_after.duration_since(now).unwrap_or_default();
         let left = duration::format(Duration::from_secs(left.as_secs()));
         match schedule::alarm(current.not_before, current.not_after, now) {
-            Alarm::Warn => tracing::warn!(error, attempt, left, "the certificate could not be renewed"),
+            Alarm::Warn => {
+                tracing::warn!(error, attempt, left, "the certificate could not be renewed")
+            }
             Alarm::Error => tracing::error!(
                 error,
                 attempt,
@@ -259,7 +274,7 @@ impl Keeper {
 }
 
 /// Waits until a time of the wall clock.
-pub(super) async fn until(due: SystemTime) {
+pub async fn until(due: SystemTime) {
     while let Ok(left) = due.duration_since(SystemTime::now()) {
         if left.is_zero() {
             return;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
-use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tonic::metadata::{Ascii, MetadataValue};
 use weft_model::SpiffeId;
@@ -19,6 +18,7 @@ use weft_xds::ca::{IstioCertificateRequest, IstioCertificateServiceClient};
 use super::channel::{self, Moment};
 use super::credentials::{Credentials, CredentialsError, Unchecked};
 use super::pem::{self, PemError};
+use super::trust::Bundle;
 use crate::config::{HostPort, ServerName};
 
 /// From dialling to the answer.
@@ -87,7 +87,7 @@ pub enum RequestError {
 }
 
 /// Asks once. `roots` judge both the authority's own certificate and the one that it issues.
-pub async fn certificate(authority: &Authority, roots: Arc<RootCertStore>) -> Result<Issued, RequestError> {
+pub async fn certificate(authority: &Authority, roots: Bundle) -> Result<Issued, RequestError> {
     let token = bearer(&authority.token)?;
     let key = KeyPair::generate()?;
     let mut request = tonic::Request::new(IstioCertificateRequest {
@@ -98,7 +98,7 @@ pub async fn certificate(authority: &Authority, roots: Arc<RootCertStore>) -> Re
     request.metadata_mut().insert("authorization", token);
 
     // The token proves who asks; an own certificate, perhaps about to expire, adds nothing.
-    let for_channel = Arc::clone(&roots);
+    let for_channel = Arc::clone(&roots.store);
     let moment = move || {
         Ok(Moment {
             roots: Arc::clone(&for_channel),
@@ -110,20 +110,27 @@ pub async fn certificate(authority: &Authority, roots: Arc<RootCertStore>) -> Re
     let address = || authority.address.to_string();
     let answer = tokio::time::timeout(TIMEOUT, client.create_certificate(request))
         .await
-        .map_err(|_| RequestError::TimedOut { authority: address() })?
+        .map_err(|_| RequestError::TimedOut {
+            authority: address(),
+        })?
         .map_err(|status| RequestError::Refused {
             authority: address(),
             reason: explain(&status),
         })?;
     let pem = answer.into_inner().cert_chain.join("\n");
-    accept(pem.as_bytes(), key.serialize_der().into(), roots, &authority.id)
+    accept(
+        pem.as_bytes(),
+        key.serialize_der().into(),
+        roots,
+        &authority.id,
+    )
 }
 
 /// Judges what an authority answered. Public for the fuzzer.
 pub fn accept(
     pem: &[u8],
     key: PrivatePkcs8KeyDer<'static>,
-    roots: Arc<RootCertStore>,
+    roots: Bundle,
     id: &SpiffeId,
 ) -> Result<Issued, RequestError> {
     let unchecked = Unchecked {

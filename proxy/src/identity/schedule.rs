@@ -9,7 +9,12 @@ const BACKOFF_LAST: Duration = Duration::from_secs(30);
 
 /// When a certificate is due for renewal: `after` its issue, or at two thirds of its lifetime give or take a twentieth, so
 /// that pods that started together do not ask together. `random` is from 0 to 1.
-pub fn due(not_before: SystemTime, not_after: SystemTime, after: Option<Duration>, random: f64) -> SystemTime {
+pub fn due(
+    not_before: SystemTime,
+    not_after: SystemTime,
+    after: Option<Duration>,
+    random: f64,
+) -> SystemTime {
     let lifetime = not_after.duration_since(not_before).unwrap_or_default();
     match after {
         // Never later than without the setting.
@@ -62,7 +67,10 @@ mod tests {
             assert!(diff.is_ok_and(|d| d < 0.01), "{random}");
         }
         let fixed = |after| due(begin, begin + 24 * HOUR, Some(after), 0.9);
-        assert_eq!(fixed(Duration::from_secs(10)), begin + Duration::from_secs(10));
+        assert_eq!(
+            fixed(Duration::from_secs(10)),
+            begin + Duration::from_secs(10)
+        );
         assert_eq!(fixed(20 * HOUR), begin + 16 * HOUR);
         // Nonsense in a certificate does not panic.
         assert_eq!(due(begin + HOUR, begin, None, 0.0), begin + HOUR);
@@ -71,7 +79,12 @@ mod tests {
     #[test]
     fn backoff_doubles_up_to_thirty_seconds() {
         let full: Vec<u128> = (1..=11).map(|n| backoff(n, 1.0).as_millis()).collect();
-        assert_eq!(full, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000]);
+        assert_eq!(
+            full,
+            [
+                100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000
+            ]
+        );
         assert_eq!(backoff(1, 0.0).as_millis(), 50);
         assert_eq!(backoff(u32::MAX, 1.0), BACKOFF_LAST);
     }

@@ -70,7 +70,11 @@ impl Store {
     /// Chain and key, unchecked.
     pub fn read_certificate(&self) -> Result<ChainAndKey, StoreError> {
         let path = self.directory.join("certificate.pem");
-        let mode = fs::metadata(&path).map_err(io_error(&path))?.permissions().mode() & 0o777;
+        let mode = fs::metadata(&path)
+            .map_err(io_error(&path))?
+            .permissions()
+            .mode()
+            & 0o777;
         if mode & 0o077 != 0 {
             let path = path.display().to_string();
             return Err(StoreError::Mode { path, mode });
@@ -114,7 +118,9 @@ impl Store {
     fn write(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        builder.create(&self.directory).map_err(io_error(&self.directory))?;
+        builder
+            .create(&self.directory)
+            .map_err(io_error(&self.directory))?;
         write_whole(&self.directory.join(name), content, 0o600)
     }
 }
@@ -160,21 +166,29 @@ mod tests {
         assert!(store.read_roots().unwrap_err().is_absent());
         let authority = Authority::new("root");
         for _ in 0..2 {
-            let (leaf, key) = authority.leaf(&Authority::params(&[uri("spiffe://a/ns/b/sa/c")], DAY));
+            let (leaf, key) =
+                authority.leaf(&Authority::params(&[uri("spiffe://a/ns/b/sa/c")], DAY));
             let PrivateKeyDer::Pkcs8(key) = key else {
                 panic!("rcgen writes PKCS #8")
             };
-            store.write_certificate(std::slice::from_ref(&leaf), &key).unwrap();
+            store
+                .write_certificate(std::slice::from_ref(&leaf), &key)
+                .unwrap();
             let (chain, read) = store.read_certificate().unwrap();
             assert_eq!(chain, [leaf]);
             assert_eq!(read.secret_der(), key.secret_pkcs8_der());
         }
-        store.write_roots(std::slice::from_ref(&authority.root)).unwrap();
+        store
+            .write_roots(std::slice::from_ref(&authority.root))
+            .unwrap();
         assert_eq!(store.read_roots().unwrap(), [authority.root]);
 
         let file = dir.path().join("identity/certificate.pem");
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&file), mode(&dir.path().join("identity"))), (0o600, 0o700));
+        assert_eq!(
+            (mode(&file), mode(&dir.path().join("identity"))),
+            (0o600, 0o700)
+        );
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
             store.read_certificate(),
@@ -182,6 +196,9 @@ mod tests {
         ));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&file, "half a file").unwrap();
-        assert!(matches!(store.read_certificate(), Err(StoreError::Pem { .. })));
+        assert!(matches!(
+            store.read_certificate(),
+            Err(StoreError::Pem { .. })
+        ));
     }
 }

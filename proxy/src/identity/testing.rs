@@ -1,12 +1,11 @@
 //! A certificate authority for tests of this crate: roots, intermediates and leaves, good and bad, made in memory.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -14,6 +13,7 @@ use weft_model::SpiffeId;
 
 use super::Credentials;
 use super::credentials::Unchecked;
+use super::trust::Bundle;
 
 /// A self-signed root that signs leaves itself.
 pub(crate) struct Authority {
@@ -31,7 +31,11 @@ pub(crate) const DAY: Span = -60..86400;
 fn at(seconds: i64) -> time::OffsetDateTime {
     let now = SystemTime::now();
     let offset = Duration::from_secs(seconds.unsigned_abs());
-    time::OffsetDateTime::from(if seconds < 0 { now - offset } else { now + offset })
+    time::OffsetDateTime::from(if seconds < 0 {
+        now - offset
+    } else {
+        now + offset
+    })
 }
 
 impl Authority {
@@ -56,6 +60,11 @@ impl Authority {
         store
     }
 
+    /// The root alone, as it is distributed.
+    pub(crate) fn bundle(&self) -> Bundle {
+        Bundle::new(vec![self.root.clone()]).unwrap()
+    }
+
     /// The root as a PEM bundle.
     pub(crate) fn roots_pem(&self) -> String {
         super::pem::encode(super::pem::CERTIFICATE, &self.root)
@@ -65,13 +74,19 @@ impl Authority {
     pub(crate) fn params(names: &[SanType], valid: Span) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names.to_vec();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         (params.not_before, params.not_after) = (at(valid.start), at(valid.end));
         params
     }
 
     /// A leaf and its key.
-    pub(crate) fn leaf(&self, params: &CertificateParams) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub(crate) fn leaf(
+        &self,
+        params: &CertificateParams,
+    ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
@@ -79,7 +94,11 @@ impl Authority {
     }
 
     /// A leaf for somebody else's key, as CSRs ask for it.
-    pub(crate) fn sign(&self, params: &CertificateParams, key: &impl rcgen::PublicKeyData) -> CertificateDer<'static> {
+    pub(crate) fn sign(
+        &self,
+        params: &CertificateParams,
+        key: &impl rcgen::PublicKeyData,
+    ) -> CertificateDer<'static> {
         params.signed_by(key, &self.issuer).unwrap().der().clone()
     }
 
@@ -89,7 +108,7 @@ impl Authority {
         let unchecked = Unchecked {
             chain: vec![leaf],
             key,
-            roots: Arc::new(self.roots()),
+            roots: self.bundle(),
         };
         unchecked.trusted(id.parse::<SpiffeId>().unwrap()).unwrap()
     }
@@ -124,4 +143,5 @@ impl super::Settings {
 }
 
 /// Whom the tests expect at the other end.
-pub(crate) const CONTROL_PLANE: &str = "spiffe://cluster.local/ns/weft-system/sa/weft-control-plane";
+pub(crate) const CONTROL_PLANE: &str =
+    "spiffe://cluster.local/ns/weft-system/sa/weft-control-plane";

@@ -4,7 +4,7 @@
 //! time): it is authoritative, so dropping a root from it takes effect. The control plane itself is judged by that bundle
 //! and the bootstrap file together, because the kubelet keeps the file current even where the kept bundle is old.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -16,7 +16,7 @@ use super::pem::{self, PemError};
 #[derive(Debug, Clone)]
 pub struct Bundle {
     /// As certificates.
-    pub certificates: Vec<CertificateDer<'static>>,
+    pub certificates: Arc<[CertificateDer<'static>]>,
     /// As trust anchors.
     pub store: Arc<RootCertStore>,
 }
@@ -25,7 +25,32 @@ impl Bundle {
     /// Checks that each certificate can be a root, and that there is one.
     pub fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, PemError> {
         let store = Arc::new(pem::store(certificates.iter().cloned())?);
-        Ok(Self { certificates, store })
+        let certificates = certificates.into();
+        Ok(Self {
+            certificates,
+            store,
+        })
+    }
+
+    /// From PEM.
+    pub fn read(pem: &[u8]) -> Result<Self, PemError> {
+        Self::new(pem::certificates(pem)?)
+    }
+
+    /// Both, without repetition.
+    pub fn joined(&self, other: &Self) -> Self {
+        let mut store = RootCertStore::clone(&self.store);
+        let mut certificates = self.certificates.to_vec();
+        for (certificate, root) in other.certificates.iter().zip(&other.store.roots) {
+            if !certificates.contains(certificate) {
+                certificates.push(certificate.clone());
+                store.roots.push(root.clone());
+            }
+        }
+        Self {
+            certificates: certificates.into(),
+            store: Arc::new(store),
+        }
     }
 }
 
@@ -66,43 +91,45 @@ impl Trust {
     }
 
     /// Roots for peers.
-    pub fn peers(&self) -> Result<Arc<RootCertStore>, BootstrapError> {
+    pub fn peers(&self) -> Result<Bundle, BootstrapError> {
         match &self.distributed {
-            Some(bundle) => Ok(Arc::clone(&bundle.store)),
-            None => self.bootstrap().map(Arc::new),
+            Some(bundle) => Ok(bundle.clone()),
+            None => bootstrap(&self.bootstrap),
         }
     }
 
     /// Roots for the control plane.
-    pub fn control_plane(&self) -> Result<Arc<RootCertStore>, BootstrapError> {
-        match &self.distributed {
-            Some(bundle) => Ok(joined(&bundle.store, self.bootstrap().ok())),
-            None => self.bootstrap().map(Arc::new),
+    pub fn control_plane(&self) -> Result<Bundle, BootstrapError> {
+        match (&self.distributed, bootstrap(&self.bootstrap)) {
+            (Some(bundle), Ok(bootstrap)) => Ok(bundle.joined(&bootstrap)),
+            (Some(bundle), Err(_)) => Ok(bundle.clone()),
+            (None, bootstrap) => bootstrap,
         }
-    }
-
-    /// Reads the file, each time: the kubelet replaces it.
-    fn bootstrap(&self) -> Result<RootCertStore, BootstrapError> {
-        let wrong = |reason: String| BootstrapError {
-            path: self.bootstrap.display().to_string(),
-            reason,
-        };
-        let text = std::fs::read(&self.bootstrap).map_err(|e| wrong(e.to_string()))?;
-        pem::roots(&text).map_err(|e| wrong(e.to_string()))
     }
 }
 
-/// Peers' roots and those of the bootstrap file, if it can be read: what a connection to the control plane trusts.
-pub fn joined(peers: &Arc<RootCertStore>, bootstrap: Option<RootCertStore>) -> Arc<RootCertStore> {
-    let Some(bootstrap) = bootstrap else {
+/// Reads the bootstrap file, which the kubelet may replace at any time.
+pub fn bootstrap(path: &Path) -> Result<Bundle, BootstrapError> {
+    let wrong = |reason: String| BootstrapError {
+        path: path.display().to_string(),
+        reason,
+    };
+    let text = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+    Bundle::read(&text).map_err(|e| wrong(e.to_string()))
+}
+
+/// What a connection to the control plane trusts: the peers' roots and those of the bootstrap file, if it can be read.
+pub fn with_bootstrap(peers: &Arc<RootCertStore>, path: &Path) -> Arc<RootCertStore> {
+    let Ok(bootstrap) = bootstrap(path) else {
         return Arc::clone(peers);
     };
     let mut all = RootCertStore::clone(peers);
-    for root in bootstrap.roots {
-        if !all.roots.contains(&root) {
-            all.roots.push(root);
-        }
-    }
+    let more = bootstrap
+        .store
+        .roots
+        .iter()
+        .filter(|root| !peers.roots.contains(root));
+    all.roots.extend(more.cloned());
     Arc::new(all)
 }
 
@@ -117,16 +144,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("root-cert.pem");
         let mut trust = Trust::new(file.clone());
-        assert!(trust.peers().unwrap_err().to_string().contains("root-cert.pem"));
+        assert!(
+            trust
+                .peers()
+                .unwrap_err()
+                .to_string()
+                .contains("root-cert.pem")
+        );
         let (old, new) = (Authority::new("old"), Authority::new("new"));
         std::fs::write(&file, old.roots_pem()).unwrap();
-        assert_eq!(trust.peers().unwrap().roots, old.roots().roots);
+        assert_eq!(trust.peers().unwrap().store.roots, old.roots().roots);
         let bundle = Bundle::new(vec![new.root.clone()]).unwrap();
         assert!(trust.set(bundle.clone()) && !trust.set(bundle));
-        assert_eq!(trust.peers().unwrap().roots, new.roots().roots);
-        assert_eq!(trust.control_plane().unwrap().roots.len(), 2);
+        assert_eq!(trust.peers().unwrap().store.roots, new.roots().roots);
+        assert_eq!(trust.control_plane().unwrap().store.roots.len(), 2);
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(trust.control_plane().unwrap().roots, new.roots().roots);
+        assert_eq!(
+            trust.control_plane().unwrap().store.roots,
+            new.roots().roots
+        );
         assert_eq!(Bundle::new(vec![]).unwrap_err(), PemError::NoCertificate);
     }
 }

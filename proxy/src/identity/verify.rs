@@ -67,10 +67,14 @@ impl From<VerifyError> for rustls::Error {
             VerifyError::Expired => CertificateError::Expired,
             VerifyError::NotYetValid => CertificateError::NotValidYet,
             VerifyError::UnknownIssuer => CertificateError::UnknownIssuer,
-            VerifyError::WrongIdentity { .. } | VerifyError::UriNames(_) | VerifyError::Identity(_) => {
+            VerifyError::WrongIdentity { .. }
+            | VerifyError::UriNames(_)
+            | VerifyError::Identity(_) => {
                 CertificateError::Other(rustls::OtherError(std::sync::Arc::new(error)))
             }
-            VerifyError::Invalid(_) => CertificateError::Other(rustls::OtherError(std::sync::Arc::new(error))),
+            VerifyError::Invalid(_) => {
+                CertificateError::Other(rustls::OtherError(std::sync::Arc::new(error)))
+            }
         })
     }
 }
@@ -121,9 +125,17 @@ pub fn chain(
         Usage::Client => KeyUsage::client_auth(),
         Usage::Server => KeyUsage::server_auth(),
     };
-    leaf.verify_for_usage(algorithms().all, &roots.roots, intermediates, now, usage, None, None)
-        .map(|_| ())
-        .map_err(from_webpki)
+    leaf.verify_for_usage(
+        algorithms().all,
+        &roots.roots,
+        intermediates,
+        now,
+        usage,
+        None,
+        None,
+    )
+    .map(|_| ())
+    .map_err(from_webpki)
 }
 
 /// The identity that a certificate claims. Proves nothing by itself: verify the chain too.
@@ -156,7 +168,9 @@ pub fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemT
     Ok((time(validity.not_before), time(validity.not_after)))
 }
 
-fn parse<'c>(certificate: &'c CertificateDer<'_>) -> Result<(&'c [u8], X509Certificate<'c>), VerifyError> {
+fn parse<'c>(
+    certificate: &'c CertificateDer<'_>,
+) -> Result<(&'c [u8], X509Certificate<'c>), VerifyError> {
     X509Certificate::from_der(certificate).map_err(|e| VerifyError::Malformed(e.to_string()))
 }
 
@@ -164,8 +178,12 @@ fn from_webpki(error: webpki::Error) -> VerifyError {
     match error {
         webpki::Error::CertExpired { .. } => VerifyError::Expired,
         webpki::Error::CertNotValidYet { .. } => VerifyError::NotYetValid,
-        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => VerifyError::UnknownIssuer,
-        webpki::Error::BadDer | webpki::Error::BadDerTime => VerifyError::Malformed(error.to_string()),
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            VerifyError::UnknownIssuer
+        }
+        webpki::Error::BadDer | webpki::Error::BadDerTime => {
+            VerifyError::Malformed(error.to_string())
+        }
         other => VerifyError::Invalid(other.to_string()),
     }
 }

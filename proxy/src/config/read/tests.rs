@@ -28,18 +28,28 @@ fn the_defaults_are_those_of_a_cluster() {
         config.control_plane_identity.to_string(),
         "spiffe://cluster.local/ns/weft-system/sa/weft-control-plane"
     );
-    assert_eq!(config.identity().to_string(), "spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!(
+        config.identity().to_string(),
+        "spiffe://cluster.local/ns/shop/sa/web"
+    );
     assert_eq!(config.node_id(), "web-0.shop");
     assert_eq!(config.drain, Duration::from_secs(30));
     assert_eq!(config.certificate_ttl, Duration::from_secs(86400));
     assert_eq!(config.ports, Ports::default());
-    assert!(!config.access_log && config.dns_upstream.is_empty() && config.cert_renew_after.is_none());
+    assert!(
+        !config.access_log && config.dns_upstream.is_empty() && config.cert_renew_after.is_none()
+    );
     assert!((1..=2).contains(&config.workers.get()));
 }
 
 #[test]
 fn an_empty_variable_is_an_unset_one() {
-    let all = ["WEFT_WORKERS", "WEFT_TRUST_DOMAIN", "WEFT_CERT_RENEW_AFTER", "HOST_IP"];
+    let all = [
+        "WEFT_WORKERS",
+        "WEFT_TRUST_DOMAIN",
+        "WEFT_CERT_RENEW_AFTER",
+        "HOST_IP",
+    ];
     assert_eq!(read(&all.map(|v| (v, " "))), read(&[]));
 }
 
@@ -59,7 +69,10 @@ fn the_control_planes_identity_follows_the_trust_domain() {
 fn values_are_understood() {
     let config = read(&[
         ("WEFT_CONTROL_PLANE", "[fd77::1]:15012"),
-        ("WEFT_DNS_UPSTREAM", "10.0.0.1, 10.0.0.2:5353,fd00::a,[fd00::b]:54"),
+        (
+            "WEFT_DNS_UPSTREAM",
+            "10.0.0.1, 10.0.0.2:5353,fd00::a,[fd00::b]:54",
+        ),
         ("POD_IPS", "10.244.0.5,fd77::5"),
         ("WEFT_DRAIN_SECONDS", "1m30s"),
         ("WEFT_CERT_RENEW_AFTER", "10s"),
@@ -70,15 +83,28 @@ fn values_are_understood() {
     .unwrap();
     assert_eq!(config.control_plane.host, "fd77::1");
     assert_eq!(config.control_plane.to_string(), "[fd77::1]:15012");
-    let upstream: Vec<String> = config.dns_upstream.iter().map(ToString::to_string).collect();
+    let upstream: Vec<String> = config
+        .dns_upstream
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(
         upstream,
-        ["10.0.0.1:53", "10.0.0.2:5353", "[fd00::a]:53", "[fd00::b]:54"]
+        [
+            "10.0.0.1:53",
+            "10.0.0.2:5353",
+            "[fd00::a]:53",
+            "[fd00::b]:54"
+        ]
     );
     assert_eq!(config.pod.ips.len(), 2);
     assert_eq!(config.drain, Duration::from_secs(90));
     assert_eq!(config.cert_renew_after, Some(Duration::from_secs(10)));
-    assert!(config.access_log && config.outbound_policy == OutboundPolicy::Deny && config.workers.get() == 4);
+    assert!(
+        config.access_log
+            && config.outbound_policy == OutboundPolicy::Deny
+            && config.workers.get() == 4
+    );
 }
 
 #[test]
@@ -126,5 +152,7 @@ fn all_mistakes_are_reported_at_once() {
     let text = Config::read(&table).unwrap_err().to_string();
     assert_eq!(text.lines().count(), 5, "{text}");
     assert!(text.contains("\n  POD_NAME: it is not set; expected the downward API's value"));
-    assert!(text.contains("\n  WEFT_WORKERS: \"0\" is not such a number; expected a number of threads, 1 to 256"));
+    assert!(text.contains(
+        "\n  WEFT_WORKERS: \"0\" is not such a number; expected a number of threads, 1 to 256"
+    ));
 }

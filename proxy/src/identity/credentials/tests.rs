@@ -11,7 +11,7 @@ fn unchecked(authority: &Authority) -> Unchecked {
     Unchecked {
         chain: vec![leaf, authority.root.clone()],
         key,
-        roots: Arc::new(authority.roots()),
+        roots: authority.bundle(),
     }
 }
 
@@ -25,9 +25,16 @@ fn good_ones_come_without_the_root() {
     let credentials = check(unchecked(&authority), WEB).unwrap();
     assert_eq!(credentials.id.to_string(), WEB);
     assert_eq!(credentials.key.cert.len(), 1);
-    assert!(credentials.stands(&authority.roots(), SystemTime::now()).is_ok());
+    assert!(
+        credentials
+            .stands(&authority.roots(), SystemTime::now())
+            .is_ok()
+    );
     let later = credentials.not_after + std::time::Duration::from_secs(1);
-    assert_eq!(credentials.stands(&authority.roots(), later), Err(VerifyError::Expired));
+    assert_eq!(
+        credentials.stands(&authority.roots(), later),
+        Err(VerifyError::Expired)
+    );
     let other = Authority::new("other").roots();
     assert_eq!(
         credentials.stands(&other, SystemTime::now()),
@@ -48,14 +55,24 @@ fn bad_ones_are_refused() {
         key: other_key,
         ..unchecked(&authority)
     };
-    assert_eq!(check(mismatch, WEB).unwrap_err(), CredentialsError::KeyMismatch);
-    let error = check(unchecked(&authority), "spiffe://cluster.local/ns/shop/sa/cart").unwrap_err();
+    assert_eq!(
+        check(mismatch, WEB).unwrap_err(),
+        CredentialsError::KeyMismatch
+    );
+    let error = check(
+        unchecked(&authority),
+        "spiffe://cluster.local/ns/shop/sa/cart",
+    )
+    .unwrap_err();
     assert!(
-        matches!(error, CredentialsError::Chain(VerifyError::WrongIdentity { .. })),
+        matches!(
+            error,
+            CredentialsError::Chain(VerifyError::WrongIdentity { .. })
+        ),
         "{error}"
     );
     let foreign = Unchecked {
-        roots: Arc::new(Authority::new("other").roots()),
+        roots: Authority::new("other").bundle(),
         ..unchecked(&authority)
     };
     let error = check(foreign, WEB).unwrap_err();

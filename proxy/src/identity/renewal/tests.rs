@@ -9,7 +9,8 @@ use rcgen::{CertificateParams, CertificateSigningRequestParams};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, async_trait};
 use weft_xds::ca::{
-    IstioCertificateRequest, IstioCertificateResponse, IstioCertificateService, IstioCertificateServiceServer,
+    IstioCertificateRequest, IstioCertificateResponse, IstioCertificateService,
+    IstioCertificateServiceServer,
 };
 
 use super::*;
@@ -44,7 +45,12 @@ impl IstioCertificateService for Service {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, tonic::Status> {
-        let token = request.metadata().get("authorization").unwrap().to_str().unwrap();
+        let token = request
+            .metadata()
+            .get("authorization")
+            .unwrap()
+            .to_str()
+            .unwrap();
         self.0.tokens.lock().unwrap().push(token.to_owned());
         let csr = CertificateSigningRequestParams::from_pem(&request.get_ref().csr).unwrap();
         let asked = csr.params.subject_alt_names.clone();
@@ -53,14 +59,19 @@ impl IstioCertificateService for Service {
             None => testing::Authority::params(&asked, DAY),
             Some(Next::Sign(span)) => testing::Authority::params(&asked, span),
             Some(Next::SignAs(other)) => testing::Authority::params(&[uri(other)], DAY),
-            Some(Next::Refuse) => return Err(tonic::Status::permission_denied("not your namespace")),
+            Some(Next::Refuse) => {
+                return Err(tonic::Status::permission_denied("not your namespace"));
+            }
             Some(Next::Garbage) => {
                 let cert_chain = vec!["-----BEGIN CERTIFICATE-----\ngarbage\n".into()];
                 return Ok(Response::new(IstioCertificateResponse { cert_chain }));
             }
         };
         let leaf = self.0.signer.sign(&params, &csr.public_key);
-        let cert_chain = vec![pem::encode(pem::CERTIFICATE, &leaf), self.0.signer.roots_pem()];
+        let cert_chain = vec![
+            pem::encode(pem::CERTIFICATE, &leaf),
+            self.0.signer.roots_pem(),
+        ];
         Ok(Response::new(IstioCertificateResponse { cert_chain }))
     }
 }
@@ -91,10 +102,14 @@ impl Fake {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let (acceptor, service) = (acceptor.clone(), service.clone());
                 tokio::spawn(async move {
-                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    let Ok(tls) = acceptor.accept(tcp).await else {
+                        return;
+                    };
                     let service = hyper_util::service::TowerToHyperService::new(service);
                     let io = hyper_util::rt::TokioIo::new(tls);
-                    let http = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+                    let http = hyper::server::conn::http2::Builder::new(
+                        hyper_util::rt::TokioExecutor::new(),
+                    );
                     http.serve_connection(io, service).await.ok();
                 });
             }
@@ -117,12 +132,17 @@ fn settings(directory: &Path, address: &HostPort, bootstrap: &testing::Authority
     settings
 }
 
-fn no_bundle() -> (watch::Sender<Option<Vec<CertificateDer<'static>>>>, Distributed) {
+fn no_bundle() -> (
+    watch::Sender<Option<Vec<CertificateDer<'static>>>>,
+    Distributed,
+) {
     watch::channel(None)
 }
 
 async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), what).await.unwrap()
+    tokio::time::timeout(Duration::from_secs(10), what)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -135,7 +155,10 @@ async fn a_certificate_is_issued_kept_and_used_again_without_the_authority() {
     let first = within(start(settings.clone(), Arc::clone(&status), distributed)).await;
     let issued = first.current();
     assert_eq!(issued.id.to_string(), WEB);
-    assert_eq!((issued.generation, status.succeeded(), status.failed()), (0, 1, 0));
+    assert_eq!(
+        (issued.generation, status.succeeded(), status.failed()),
+        (0, 1, 0)
+    );
     assert_eq!(*fake.tokens.lock().unwrap(), ["Bearer token-1"]);
 
     // A restart, with the control plane away.
@@ -168,7 +191,10 @@ async fn renewal_comes_by_itself_with_a_fresh_key_and_token() {
     assert_ne!(after.key.key.public_key(), before.key.key.public_key());
     assert_eq!((status.succeeded(), status.failed()), (2, 1));
     let tokens = fake.tokens.lock().unwrap().clone();
-    assert_eq!(tokens, ["Bearer token-1", "Bearer token-2", "Bearer token-2"]);
+    assert_eq!(
+        tokens,
+        ["Bearer token-1", "Bearer token-2", "Bearer token-2"]
+    );
 }
 
 #[tokio::test]
@@ -203,7 +229,10 @@ async fn only_the_control_plane_is_asked() {
     let dir = tempfile::tempdir().unwrap();
     let (fake, address) = Fake::serve(testing::Authority::new("root"), WEB).await;
     let error = refusal(settings(dir.path(), &address, &fake.signer)).await;
-    assert!(error.contains(WEB) && error.contains(CONTROL_PLANE), "{error}");
+    assert!(
+        error.contains(WEB) && error.contains(CONTROL_PLANE),
+        "{error}"
+    );
 
     let (_fake, address) = Fake::serve(testing::Authority::new("evil"), CONTROL_PLANE).await;
     let error = refusal(settings(dir.path(), &address, &fake.signer)).await;
@@ -218,10 +247,16 @@ async fn what_is_missing_is_named() {
     let address = Settings::for_tests(dir.path(), WEB).authority.address;
     let settings = settings(dir.path(), &address, &authority);
     let error = refusal(settings.clone()).await;
-    assert!(error.contains("127.0.0.1:1") && error.contains("refused"), "{error}");
+    assert!(
+        error.contains("127.0.0.1:1") && error.contains("refused"),
+        "{error}"
+    );
     std::fs::write(dir.path().join("token"), " \n").unwrap();
     let error = refusal(settings.clone()).await;
-    assert!(error.contains("token") && error.contains("it is empty"), "{error}");
+    assert!(
+        error.contains("token") && error.contains("it is empty"),
+        "{error}"
+    );
     std::fs::remove_file(dir.path().join("bootstrap.pem")).unwrap();
     let error = refusal(settings).await;
     assert!(error.contains("bootstrap.pem"), "{error}");
@@ -240,7 +275,10 @@ async fn a_distributed_bundle_takes_effect_and_outlives_a_restart() {
     bundle.send_replace(Some(vec![fake.signer.root.clone(), second.root.clone()]));
     within(changes.changed()).await.unwrap();
     let current = identity.current();
-    assert_eq!((current.roots.len(), current.generation, status.succeeded()), (2, 1, 1));
+    assert_eq!(
+        (current.roots.len(), current.generation, status.succeeded()),
+        (2, 1, 1)
+    );
 
     // What is no bundle changes nothing.
     bundle.send_replace(Some(vec![]));
@@ -258,6 +296,9 @@ async fn a_distributed_bundle_takes_effect_and_outlives_a_restart() {
     .await;
 
     let keeper = Keeper::new(settings, Arc::default(), no_bundle().1);
-    assert_eq!(keeper.trust.peers().unwrap().roots, second.roots().roots);
+    assert_eq!(
+        keeper.trust.peers().unwrap().store.roots,
+        second.roots().roots
+    );
     assert!(keeper.kept().is_none(), "peers would not accept it");
 }

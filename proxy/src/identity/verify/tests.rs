@@ -12,7 +12,10 @@ fn now() -> UnixTime {
     UnixTime::now()
 }
 
-fn judge(authority: &Authority, params: &rcgen::CertificateParams) -> Result<SpiffeId, VerifyError> {
+fn judge(
+    authority: &Authority,
+    params: &rcgen::CertificateParams,
+) -> Result<SpiffeId, VerifyError> {
     let (leaf, _) = authority.leaf(params);
     peer(&leaf, &[], &authority.roots(), now(), Usage::Client)
 }
@@ -37,17 +40,29 @@ fn every_bad_one_has_its_own_reason() {
         judge(&authority, &Authority::params(&[uri(WEB)], 100..200)),
         Err(VerifyError::NotYetValid)
     );
-    assert_eq!(judge(&authority, &params(&[])), Err(VerifyError::UriNames(0)));
-    assert_eq!(judge(&authority, &params(&[dns])), Err(VerifyError::UriNames(0)));
+    assert_eq!(
+        judge(&authority, &params(&[])),
+        Err(VerifyError::UriNames(0))
+    );
+    assert_eq!(
+        judge(&authority, &params(&[dns])),
+        Err(VerifyError::UriNames(0))
+    );
     assert_eq!(
         judge(&authority, &params(&[uri(WEB), uri(WEB)])),
         Err(VerifyError::UriNames(2))
     );
     let https = params(&[uri("https://cluster.local/ns/shop/sa/web")]);
-    assert!(matches!(judge(&authority, &https), Err(VerifyError::Identity(_))));
+    assert!(matches!(
+        judge(&authority, &https),
+        Err(VerifyError::Identity(_))
+    ));
     let mut server_only = params(&[uri(WEB)]);
     server_only.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    assert!(matches!(judge(&authority, &server_only), Err(VerifyError::Invalid(_))));
+    assert!(matches!(
+        judge(&authority, &server_only),
+        Err(VerifyError::Invalid(_))
+    ));
 
     let (leaf, _) = authority.leaf(&params(&[uri(WEB)]));
     for stranger in [Authority::new("other"), Authority::new("root")] {

@@ -1,0 +1,495 @@
+//! Why does traffic go where it goes? The data path's own decisions over this proxy's own resources, recorded.
+//!
+//! Called by [`super::control`] for `/explain`. What is not known yet is asked for, exactly as traffic would ask. The steps have
+//! the form of `weft explain`, which decides by the same code over the control plane's view; here it is what this proxy
+//! really has, so the two differ when an update is under way.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::Serialize;
+use tokio::time::Instant;
+use weft_model::decide::outbound::{self, HttpStep, RequestView};
+use weft_model::decide::{Recorder, Refusal, Step, Verdict, transform};
+use weft_model::route::WeightedBackend;
+use weft_model::{BackendKey, Destination, Health, Hostname, HttpRoutes, Origin};
+use weft_xds::client::{Client, Known};
+
+use super::Running;
+use crate::config::{Config, OutboundPolicy};
+
+/// How long the control plane may take for what is not known yet.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is asked about.
+#[derive(Debug, Clone)]
+pub struct Request {
+    destination: String,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+}
+
+/// Why nothing can be explained.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// The destination is missing or has no port.
+    #[error("destination {0:?} is not HOST:PORT or IP:PORT")]
+    Destination(String),
+    /// Not a method.
+    #[error("method {0:?} is not an HTTP method")]
+    Method(String),
+    /// Not a path.
+    #[error("path {0:?} is not a path: it begins with /")]
+    Path(String),
+    /// Not a header.
+    #[error("header {0:?} is not NAME:VALUE")]
+    Header(String),
+    /// Nobody knows the name.
+    #[error("{0} is not a name of the mesh; ask by address for what is outside")]
+    Name(String),
+    /// The control plane has not answered.
+    #[error("the control plane has not answered about {0}")]
+    Pending(String),
+}
+
+/// The pairs of a query string, percent-decoded, `+` as a space (WHATWG URL, application/x-www-form-urlencoded).
+pub fn parameters(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    query.split('&').filter(|p| !p.is_empty()).map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(key), decoded(value))
+    })
+}
+
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let hex = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
+    let (mut out, mut i) = (Vec::with_capacity(bytes.len()), 0);
+    while let Some(byte) = bytes.get(i) {
+        match (byte, hex(i + 1), hex(i + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                i += 2;
+            }
+            (b'+', ..) => out.push(b' '),
+            (byte, ..) => out.push(*byte),
+        }
+        i += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+impl Request {
+    /// From a query string: `destination`, `method`, `path`, and `header` as often as needed.
+    pub fn parse(query: &str) -> Result<Self, ExplainError> {
+        let mut request = Self {
+            destination: String::new(),
+            method: Method::GET,
+            path: "/".into(),
+            headers: HeaderMap::new(),
+        };
+        for (key, value) in parameters(query) {
+            match key.as_str() {
+                "destination" => request.destination = value,
+                "method" => {
+                    request.method = value.parse().map_err(|_| ExplainError::Method(value))?
+                }
+                "path" if value.starts_with('/') => request.path = value,
+                "path" => return Err(ExplainError::Path(value)),
+                "header" => {
+                    let (name, value) = header(&value).ok_or(ExplainError::Header(value))?;
+                    request.headers.append(name, value);
+                }
+                _ => {}
+            }
+        }
+        match request.split() {
+            Some(_) => Ok(request),
+            None => Err(ExplainError::Destination(request.destination)),
+        }
+    }
+
+    /// Host and port.
+    fn split(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.destination.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|p| *p != 0)?;
+        (!host.is_empty()).then_some((host, port))
+    }
+}
+
+fn header(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    Some((
+        name.trim().parse().ok()?,
+        HeaderValue::from_str(value.trim()).ok()?,
+    ))
+}
+
+/// A step with the stage of the connection's way that it belongs to: `name`, `destination`, `route`, `backend`, `endpoint`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stage {
+    stage: &'static str,
+    #[serde(flatten)]
+    step: Step,
+}
+
+/// How it ends.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum Outcome {
+    /// Traffic goes to one of these backends.
+    Forward {
+        /// With their weights.
+        backends: Vec<Share>,
+    },
+    /// The proxy answers a redirect.
+    Redirect {
+        /// 301 to 308.
+        status: u16,
+        /// The `Location` header.
+        location: String,
+    },
+    /// Not of the mesh: it goes there untouched.
+    Passthrough,
+    /// Not of the mesh, and the outbound policy denies others.
+    Denied,
+    /// A route or policy says no.
+    Refused {
+        /// Always `outbound`: this is the caller's side.
+        side: &'static str,
+        /// Why, and by what.
+        #[serde(flatten)]
+        refusal: Refusal,
+    },
+}
+
+/// A backend's share of the traffic.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Share {
+    backend: Option<BackendKey>,
+    weight: u32,
+}
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    from: String,
+    to: String,
+    address: SocketAddr,
+    steps: Vec<Stage>,
+    result: Outcome,
+}
+
+#[derive(Default)]
+struct Steps(Vec<Stage>);
+
+impl Steps {
+    fn say(&mut self, stage: &'static str, origin: &Origin, verdict: Verdict, detail: String) {
+        let origin = origin.clone();
+        let step = Step {
+            origin,
+            verdict,
+            detail,
+        };
+        self.0.push(Stage { stage, step });
+    }
+
+    fn record(&mut self, stage: &'static str, recorder: Recorder) {
+        self.0
+            .extend(recorder.steps.into_iter().map(|step| Stage { stage, step }));
+    }
+}
+
+/// Walks the way of a connection or request, up to the endpoints.
+pub async fn explain(
+    running: &Running,
+    config: &Config,
+    request: &Request,
+) -> Result<Explanation, ExplainError> {
+    let mut steps = Steps::default();
+    let client = &running.client;
+    let address = resolve(client, config, request, &mut steps).await?;
+    let deadline = Instant::now() + PATIENCE;
+    let result = match client.destination(address).ready(deadline).await {
+        Known::Pending => return Err(ExplainError::Pending(request.destination.clone())),
+        Known::Absent => {
+            let detail = format!("{address} is not an address of the mesh");
+            let (verdict, outcome) = match config.outbound_policy {
+                OutboundPolicy::Allow => (Verdict::Passed, Outcome::Passthrough),
+                OutboundPolicy::Deny => (Verdict::Refused, Outcome::Denied),
+            };
+            steps.say(
+                "destination",
+                &Origin::default_of("outbound-policy"),
+                verdict,
+                detail,
+            );
+            outcome
+        }
+        Known::Present(destination) => {
+            let detail = format!(
+                "{address} is {}, protocol {}",
+                destination.key,
+                destination.protocol.as_str()
+            );
+            steps.say(
+                "destination",
+                &destination.meta.origin,
+                Verdict::Matched,
+                detail,
+            );
+            decide(client, &destination, request, &mut steps).await?
+        }
+    };
+    Ok(Explanation {
+        from: config.workload().to_string(),
+        to: request.destination.clone(),
+        address,
+        steps: steps.0,
+        result,
+    })
+}
+
+/// The address that an application would dial: names as its resolver expands them.
+async fn resolve(
+    client: &Client,
+    config: &Config,
+    request: &Request,
+    steps: &mut Steps,
+) -> Result<SocketAddr, ExplainError> {
+    if let Ok(address) = request.destination.parse() {
+        return Ok(address);
+    }
+    let (host, port) = request
+        .split()
+        .ok_or_else(|| ExplainError::Destination(request.destination.clone()))?;
+    let (host, domain, namespace) = (
+        host.trim_end_matches('.'),
+        &config.cluster_domain,
+        &config.pod.namespace,
+    );
+    let expanded = [
+        host.to_owned(),
+        format!("{host}.{namespace}.svc.{domain}"),
+        format!("{host}.svc.{domain}"),
+        format!("{host}.{domain}"),
+    ];
+    let ends = format!(".svc.{domain}");
+    for name in expanded.iter().filter(|n| n.ends_with(&ends)) {
+        let Ok(hostname) = name.to_ascii_lowercase().parse::<Hostname>() else {
+            continue;
+        };
+        let watch = client.name(&hostname);
+        let Known::Present(record) = watch.ready(Instant::now() + PATIENCE).await else {
+            continue;
+        };
+        let Some(ip) = record.addresses.first() else {
+            continue;
+        };
+        let detail = format!("{hostname} is {ip}");
+        steps.say("name", &record.meta.origin, Verdict::Matched, detail);
+        return Ok(SocketAddr::new(*ip, port));
+    }
+    Err(ExplainError::Name(host.to_owned()))
+}
+
+async fn decide(
+    client: &Client,
+    destination: &Arc<Destination>,
+    request: &Request,
+    steps: &mut Steps,
+) -> Result<Outcome, ExplainError> {
+    if !matches!(
+        destination.protocol,
+        weft_model::Protocol::Tcp | weft_model::Protocol::Tls
+    ) {
+        match client
+            .routes(&destination.key)
+            .ready(Instant::now() + PATIENCE)
+            .await
+        {
+            Known::Present(routes) => {
+                return http(client, destination, &routes, request, steps).await;
+            }
+            Known::Pending => {
+                return Err(ExplainError::Pending(format!(
+                    "the routes of {}",
+                    destination.key
+                )));
+            }
+            Known::Absent => {}
+        }
+    }
+    // The name in a TLS hello is the host that was dialled by name.
+    let host = request.split().map(|(host, _)| host);
+    let server_name =
+        host.filter(|h| h.parse::<std::net::IpAddr>().is_err() && !h.starts_with('['));
+    let mut recorder = Recorder::default();
+    let route = outbound::connection(destination, server_name, &mut recorder);
+    steps.record("route", recorder);
+    Ok(match route {
+        Ok(route) => backends(client, &route.backends, &route.meta.origin, steps).await,
+        Err(refusal) => refused(refusal),
+    })
+}
+
+async fn http(
+    client: &Client,
+    destination: &Destination,
+    routes: &HttpRoutes,
+    request: &Request,
+    steps: &mut Steps,
+) -> Result<Outcome, ExplainError> {
+    let host = request
+        .headers
+        .get(http::header::HOST)
+        .and_then(|h| h.to_str().ok());
+    let authority = host.unwrap_or(&request.destination);
+    let (path, query) = match request.path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (request.path.as_str(), None),
+    };
+    let view = RequestView {
+        method: &request.method,
+        authority,
+        path,
+        query,
+        headers: &request.headers,
+    };
+    let mut recorder = Recorder::default();
+    let plan = outbound::http(routes, &view, &mut recorder);
+    steps.record("route", recorder);
+    Ok(match plan {
+        Err(refusal) => refused(refusal),
+        Ok(plan) => match plan.step() {
+            HttpStep::Redirect(redirect) => {
+                let port = destination.key.port;
+                let location =
+                    transform::location(plan.rule, redirect, authority, port, path, query);
+                let status = redirect.status;
+                Outcome::Redirect { status, location }
+            }
+            HttpStep::Forward(forward) => {
+                backends(client, &forward.backends, &plan.rule.meta.origin, steps).await
+            }
+        },
+    })
+}
+
+fn refused(refusal: Refusal) -> Outcome {
+    let side = "outbound";
+    Outcome::Refused { side, refusal }
+}
+
+/// Each backend with its share, and its endpoints.
+async fn backends(
+    client: &Client,
+    backends: &[WeightedBackend],
+    origin: &Origin,
+    steps: &mut Steps,
+) -> Outcome {
+    for backend in backends.iter().filter(|b| b.weight > 0) {
+        let Some(key) = &backend.backend else {
+            let detail = "the reference is invalid: answered 500".into();
+            steps.say("backend", origin, Verdict::Refused, detail);
+            continue;
+        };
+        match client.endpoints(key).ready(Instant::now() + PATIENCE).await {
+            Known::Pending => steps.say(
+                "backend",
+                origin,
+                Verdict::Refused,
+                format!("{key}: endpoints not known yet"),
+            ),
+            Known::Absent => steps.say(
+                "backend",
+                origin,
+                Verdict::Refused,
+                format!("{key}: does not exist"),
+            ),
+            Known::Present(known) => {
+                let source = &known.meta.origin;
+                let ready = known
+                    .endpoints
+                    .iter()
+                    .filter(|e| e.health == Health::Ready)
+                    .count();
+                let verdict = if ready > 0 {
+                    Verdict::Matched
+                } else {
+                    Verdict::Refused
+                };
+                steps.say(
+                    "backend",
+                    source,
+                    verdict,
+                    format!("{key}: {ready} ready endpoints"),
+                );
+                for endpoint in &known.endpoints {
+                    let spoken = match &endpoint.identity {
+                        Some(identity) => format!("mutual TLS, must be {identity}"),
+                        None => "not in the mesh, spoken to in plaintext".into(),
+                    };
+                    let detail = format!("{} {:?}: {spoken}", endpoint.address, endpoint.health);
+                    steps.say("endpoint", source, Verdict::Matched, detail);
+                }
+            }
+        }
+    }
+    let shares = backends.iter().map(|b| Share {
+        backend: b.backend.clone(),
+        weight: b.weight,
+    });
+    Outcome::Forward {
+        backends: shares.collect(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_from_the_query() {
+        let r = Request::parse(
+            "destination=cart.shop:80&method=post&path=%2Fa%3Fb=c&header=X-A%3A+1&header=x-a:2",
+        )
+        .unwrap();
+        assert_eq!(r.split(), Some(("cart.shop", 80)));
+        assert_eq!((r.method.as_str(), r.path.as_str()), ("post", "/a?b=c"));
+        assert_eq!(
+            r.headers.get_all("x-a").iter().collect::<Vec<_>>(),
+            ["1", "2"]
+        );
+        let v6 = Request::parse("destination=[fd00::1]:80").unwrap();
+        assert_eq!(v6.destination.parse::<SocketAddr>().unwrap().port(), 80);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (query, error) in [
+            ("", "destination \"\" is not"),
+            ("destination=web", "destination \"web\" is not"),
+            ("destination=web:0", "destination \"web:0\" is not"),
+            ("destination=web:80&method=a+b", "method \"a b\" is not"),
+            ("destination=web:80&path=a", "path \"a\" is not"),
+            ("destination=web:80&header=a", "header \"a\" is not"),
+        ] {
+            let found = Request::parse(query).unwrap_err().to_string();
+            assert!(found.contains(error), "{found}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_query_makes_it_panic(query in ".{0,200}") {
+            let _ = Request::parse(&query);
+        }
+    }
+}
