@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use weft_xds::server::ClientStatus;
 
 use crate::clock::unix_seconds;
@@ -68,85 +68,66 @@ impl Metrics {
     /// With everything registered at zero.
     pub fn new() -> Self {
         let mut r = Registry::with_prefix("weft_control_plane");
-        macro_rules! metric {
-            ($name:literal, $help:literal, $metric:expr) => {{
-                let metric = $metric;
-                r.register($name, $help, metric.clone());
-                metric
-            }};
-        }
         Self {
-            issued: metric!(
+            issued: add(
+                &mut r,
                 "certificates_issued",
                 "Certificates issued to workloads",
-                Counter::default()
             ),
-            refused: metric!(
+            refused: add(
+                &mut r,
                 "certificates_refused",
                 "Certificate requests refused, by reason",
-                Family::default()
             ),
-            handshakes_failed: metric!(
+            handshakes_failed: add(
+                &mut r,
                 "handshakes_failed",
                 "TLS handshakes that failed, by reason",
-                Family::default()
             ),
-            connections_refused: metric!(
+            connections_refused: add(
+                &mut r,
                 "connections_refused",
                 "Connections closed at the limit",
-                Counter::default()
             ),
-            connections: metric!(
-                "connections",
-                "Open connections on the TLS port",
-                Gauge::default()
-            ),
-            compile_seconds: metric!(
+            connections: add(&mut r, "connections", "Open connections on the TLS port"),
+            compile_seconds: seconds(
+                &mut r,
                 "compile_seconds",
-                "From a changed store of objects to a new snapshot",
-                Histogram::new(BUCKETS)
+                "From changed objects to a new snapshot",
             ),
-            convergence_seconds: metric!(
+            convergence_seconds: seconds(
+                &mut r,
                 "convergence_seconds",
-                "From the change of a source to the last acknowledgement of the clients that it concerns",
-                Histogram::new(BUCKETS)
+                "From a changed source to the last acknowledgement",
             ),
-            clients: metric!(
-                "clients",
-                "Connected xDS clients, by kind",
-                Family::default()
-            ),
-            clients_behind: metric!(
+            clients: add(&mut r, "clients", "Connected xDS clients, by kind"),
+            clients_behind: add(
+                &mut r,
                 "clients_behind",
-                "Clients that have not acknowledged the newest, by type",
-                Family::default()
+                "Clients that owe an acknowledgement, by type",
             ),
-            clients_refusing: metric!(
+            clients_refusing: add(
+                &mut r,
                 "clients_refusing",
                 "Clients whose last answer was a NACK, by type",
-                Family::default()
             ),
-            objects: metric!(
-                "objects",
-                "Kubernetes objects in force, by kind",
-                Family::default()
-            ),
-            problems: metric!(
+            objects: add(&mut r, "objects", "Kubernetes objects in force, by kind"),
+            problems: add(
+                &mut r,
                 "problems",
                 "Problems with sources and objects, by severity",
-                Family::default()
             ),
-            authority_expiry: metric!(
+            authority_expiry: add(
+                &mut r,
                 "authority_expiry_timestamp_seconds",
-                "When the signing certificate or one above it expires",
-                Gauge::default()
+                "End of the signing certificate's chain",
             ),
-            serving_expiry: metric!(
+            serving_expiry: add(
+                &mut r,
                 "serving_certificate_expiry_timestamp_seconds",
-                "When the control plane's own certificate expires",
-                Gauge::default()
+                "End of the own certificate",
             ),
-            roots: metric!("roots", "Roots in the trust bundle", Gauge::default()),
+            roots: add(&mut r, "roots", "Roots in the trust bundle"),
             registry: Arc::new(r),
         }
     }
@@ -249,6 +230,20 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// Registers a metric at zero.
+fn add<M: Metric + Default + Clone>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// Registers a histogram of seconds.
+fn seconds(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let metric = Histogram::new(BUCKETS);
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 fn fill<L>(family: &Family<L, Gauge>, values: impl Iterator<Item = (L, usize)>)

@@ -15,7 +15,7 @@ use weft_xds::server::{AdsServer, Clients};
 
 use crate::admin::{self, Pages};
 use crate::ca::{self, Authority, CaError, CaFiles};
-use crate::compile::{self, CompileError};
+use crate::compile::{self, CompileError, InForce};
 use crate::config::{CaSource, Config};
 use crate::convergence;
 use crate::issue::Certificates;
@@ -23,8 +23,8 @@ use crate::metrics::Metrics;
 use crate::problems::Problems;
 use crate::serve::tls::{Names, TlsError};
 use crate::serve::{self, Dispatch, Limits, tls};
-use crate::token::TokenReviewer;
 use crate::token::keys::{self, KeySetError};
+use crate::token::{KeySet, TokenReviewer};
 
 /// The control plane cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ pub enum RunError {
 }
 
 /// Runs until `shutdown` says so, and ends in good order.
-pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
+pub async fn run(config: Config, shutdown: watch::Receiver<bool>) -> Result<(), RunError> {
     let metrics = Metrics::new();
     let problems = Problems::default();
 
@@ -75,11 +75,7 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
     )?;
 
     // 2 From objects to snapshots.
-    let source = Directory::start(Options {
-        paths: config.source.clone(),
-        write_back: config.write_back.clone(),
-    })
-    .map_err(RunError::Source)?;
+    let source = start_source(&config)?;
     let options = CompileOptions {
         trust_domain: config.trust_domain.clone(),
         cluster_domain: config.cluster_domain.to_string(),
@@ -92,17 +88,15 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
     )
     .await?;
     let clients = Clients::default();
+    let followed = running.in_force.clone();
     tokio::spawn(convergence::observe(
-        running.in_force.clone(),
+        followed,
         clients.clone(),
         metrics.clone(),
     ));
 
-    // 3 Both ports.
-    let listener = listen("--listen", config.listen).await?;
-    let admin_listener = listen("--admin", config.admin).await?;
+    // 3 What the two ports answer.
     let (ready_sender, ready) = watch::channel(false);
-    let (stop_admin, admin_stop) = watch::channel(false);
     let pages = Pages {
         in_force: running.in_force.clone(),
         clients: clients.clone(),
@@ -111,12 +105,8 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
         metrics: metrics.clone(),
         ready,
     };
-    let admin = tokio::spawn(admin::serve(admin_listener, pages, admin_stop));
     let certificates = Certificates {
-        reviewer: TokenReviewer::KeySet {
-            keys,
-            expected: config.expected.clone(),
-        },
+        reviewer: reviewer(&config, keys),
         authority,
         objects: source.observe(),
         trust_domain: config.trust_domain.clone(),
@@ -124,24 +114,22 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
         metrics: metrics.clone(),
     };
     let dispatch = Dispatch::new(AdsServer::new(running.snapshots, clients), certificates);
-    let limits = Limits {
-        drain: config.drain,
-        ..Limits::default()
-    };
+
+    // 4 Open them, and serve until the end.
+    let (listener, address) = listen("--listen", config.listen).await?;
+    let (admin_listener, admin_address) = listen("--admin", config.admin).await?;
+    let limits = limits(&config);
     let (close, closing) = watch::channel(false);
+    let (stop_admin, admin_stop) = watch::channel(false);
     let serving = tokio::spawn(serve::serve(
         listener, tls, dispatch, limits, metrics, closing,
     ));
+    let admin = tokio::spawn(admin::serve(admin_listener, pages, admin_stop));
     ready_sender.send_replace(true);
-    info!(listen = %config.listen, admin = %config.admin, identity = %config.identity, "ready");
+    info!(listen = %address, admin = %admin_address, identity = %config.identity, "ready");
+    let result = until_the_end(running.in_force, shutdown).await;
 
-    // 4 Until the signal; then nothing new is accepted, and what is open ends.
-    let mut in_force = running.in_force;
-    let ended = async { while in_force.changed().await.is_ok() {} };
-    let result = tokio::select! {
-        _ = shutdown.wait_for(|stop| *stop) => Ok(()),
-        () = ended => Err(RunError::SourceEnded),
-    };
+    // 5 Nothing new is accepted, what is open ends, and the admin port goes last.
     ready_sender.send_replace(false);
     info!("stopping");
     close.send_replace(true);
@@ -150,6 +138,40 @@ pub async fn run(config: Config, mut shutdown: watch::Receiver<bool>) -> Result<
     let _ = admin.await;
     info!("stopped");
     result
+}
+
+/// The signal, or the end of the compile loop, which closes its channel.
+async fn until_the_end(
+    mut in_force: watch::Receiver<Arc<InForce>>,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let ended = async { while in_force.changed().await.is_ok() {} };
+    tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => Ok(()),
+        () = ended => Err(RunError::SourceEnded),
+    }
+}
+
+fn start_source(config: &Config) -> Result<Directory, RunError> {
+    Directory::start(Options {
+        paths: config.source.clone(),
+        write_back: config.write_back.clone(),
+    })
+    .map_err(RunError::Source)
+}
+
+fn reviewer(config: &Config, keys: watch::Receiver<Arc<KeySet>>) -> TokenReviewer {
+    TokenReviewer::KeySet {
+        keys,
+        expected: config.expected.clone(),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        drain: config.drain,
+        ..Limits::default()
+    }
 }
 
 fn authority(
@@ -179,12 +201,17 @@ fn names(config: &Config) -> Names {
     }
 }
 
-async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| RunError::Listen {
-            flag,
-            address,
-            source,
-        })
+/// With the address that it really has, which differs when port 0 was asked for.
+async fn listen(
+    flag: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), RunError> {
+    let failed = |source| RunError::Listen {
+        flag,
+        address,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
