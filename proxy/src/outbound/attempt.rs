@@ -1,0 +1,331 @@
+//! The attempts of one request: pick, connect, send, and again as long as policy, budget and body allow.
+//!
+//! [`super::http`] makes [`Attempts`] for each request; [`super::mirror`] uses [`exchange`] alone.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::Instant as Deadline;
+use weft_model::Cluster;
+use weft_model::route::Forward;
+
+use super::mirror;
+use crate::balance::limits::Permit;
+use crate::balance::{Backend, Endpoint, InFlight};
+use crate::connect::{self, Upstream};
+use crate::error::{ConnectError, Error, ExchangeError};
+use crate::http::body::Passing;
+use crate::http::client::{self, Failed};
+use crate::http::expect::{Gate, expects_continue};
+use crate::http::replay::Replayable;
+use crate::http::{Body, Version, reply};
+use crate::pool::{Http1, Lease};
+use crate::retry::{self, Outcome};
+use crate::tls::Inner;
+use crate::worker::Worker;
+
+/// The body on its way out.
+pub(super) enum Outgoing {
+    Empty,
+    Once(Option<Incoming>),
+    Replayable(Replayable),
+}
+
+impl Outgoing {
+    pub(super) fn new(incoming: Incoming, forward: &Forward, tunnel: bool) -> Self {
+        if incoming.is_end_stream() {
+            Self::Empty
+        } else if tunnel || (forward.retry.attempts == 0 && forward.mirrors.is_empty()) {
+            Self::Once(Some(incoming))
+        } else {
+            Self::Replayable(Replayable::new(incoming))
+        }
+    }
+
+    /// For the next attempt; `None`: it cannot be sent again.
+    fn attempt(&mut self, gate: Option<Gate>) -> Option<Body> {
+        match self {
+            Self::Empty => Some(Body::Empty),
+            Self::Once(incoming) => incoming.take().map(|i| Body::Once(Passing::new(i), gate)),
+            Self::Replayable(body) => body.can_replay().then(|| Body::Replay(body.attempt(gate))),
+        }
+    }
+
+    fn can_replay(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Once(incoming) => incoming.is_some(),
+            Self::Replayable(body) => body.can_replay(),
+        }
+    }
+}
+
+/// An endpoint's response.
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    pub(super) lease: Lease,
+    pub(super) in_flight: InFlight,
+}
+
+/// The attempts of one request.
+pub(super) struct Attempts<'a> {
+    worker: &'a Rc<Worker>,
+    version: Version,
+    forward: &'a Forward,
+    backend: &'a Rc<Backend>,
+    cluster: &'a Arc<Cluster>,
+    /// How many there were.
+    pub(super) made: u32,
+    tried: Vec<SocketAddr>,
+    retrying: Option<Permit>,
+}
+
+impl<'a> Attempts<'a> {
+    pub(super) fn new(
+        worker: &'a Rc<Worker>,
+        version: Version,
+        forward: &'a Forward,
+        backend: &'a Rc<Backend>,
+        cluster: &'a Arc<Cluster>,
+    ) -> Self {
+        Self {
+            worker,
+            version,
+            forward,
+            backend,
+            cluster,
+            made: 0,
+            tried: Vec::new(),
+            retrying: None,
+        }
+    }
+
+    /// Tries until there is a response to keep, or no further attempt is wanted or allowed.
+    pub(super) async fn run(&mut self, head: Parts, mut body: Outgoing) -> Result<Answered, Error> {
+        let expects = expects_continue(&head.headers);
+        self.mirror(&head, &body).await;
+        let mut head = Some(head);
+        loop {
+            self.made += 1;
+            let last = self.made > self.forward.retry.attempts;
+            let Some(parts) = (if last { head.take() } else { head.clone() }) else {
+                return Err(ExchangeError::Reset.into());
+            };
+            let method = parts.method.clone();
+            let mut request = Request::from_parts(parts, ());
+            let gate = expects.then(|| Gate::before(&mut request));
+            let Some(outgoing) = body.attempt(gate) else {
+                return Err(ExchangeError::Reset.into());
+            };
+            let result = self.once(request.map(|()| outgoing)).await;
+            let again = match &result {
+                Ok(answered) => match refused_behind(answered) {
+                    Some(error) => {
+                        retry::wanted(&self.forward.retry, &method, Outcome::Failed(&error))
+                    }
+                    None => {
+                        let status = retry::effective_status(
+                            answered.response.status(),
+                            answered.response.headers(),
+                        );
+                        retry::wanted(&self.forward.retry, &method, Outcome::Answered(status))
+                    }
+                },
+                Err(error) => retry::wanted(&self.forward.retry, &method, Outcome::Failed(error)),
+            };
+            if !again {
+                return result;
+            }
+            if last || !self.may_retry(&body) {
+                if last {
+                    self.backend.metrics.retry("exhausted");
+                }
+                return result;
+            }
+            drop(result);
+            let wait = retry::backoff(&self.forward.retry, self.made, fastrand::u64(..));
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Do the body and the budget allow one more?
+    fn may_retry(&mut self, body: &Outgoing) -> bool {
+        let metrics = &self.backend.metrics;
+        if !body.can_replay() {
+            metrics.retry("body");
+            return false;
+        }
+        // A request that is retried already keeps its place.
+        if self.retrying.is_none() {
+            self.retrying = self.backend.limits.retry(&self.cluster.policy.retry_budget);
+        }
+        let allowed = self.retrying.is_some();
+        metrics.retry(if allowed { "retried" } else { "budget" });
+        allowed
+    }
+
+    /// One attempt, within its own time.
+    async fn once(&mut self, request: Request<Body>) -> Result<Answered, Error> {
+        let mut in_flight = self.backend.pick(self.cluster, &self.tried)?;
+        let sending = exchange(
+            self.backend,
+            self.cluster,
+            &in_flight,
+            request,
+            self.version,
+            self.worker,
+        );
+        let sent = match self.forward.retry.per_try_timeout.filter(|t| !t.is_zero()) {
+            None => sending.await,
+            Some(limit) => tokio::time::timeout(limit, sending)
+                .await
+                .unwrap_or(Err(Failed {
+                    error: ExchangeError::TryTimeout.into(),
+                    reused: false,
+                })),
+        };
+        let metrics = &self.backend.metrics;
+        match sent {
+            Ok((response, lease)) => {
+                let status = retry::effective_status(response.status(), response.headers());
+                if status < 500 {
+                    in_flight.answered();
+                    metrics.attempted("success");
+                } else {
+                    in_flight.failed(true);
+                    metrics.attempted("server_error");
+                    self.tried.push(in_flight.endpoint.address);
+                }
+                Ok(Answered {
+                    response,
+                    lease,
+                    in_flight,
+                })
+            }
+            Err(Failed { error, reused }) => {
+                metrics.attempted(error.verdict().reason);
+                let idle_close = reused && error == ExchangeError::Reset.into();
+                if !idle_close && !matches!(error, Error::Request(_) | Error::Pick(_)) {
+                    in_flight.failed(false);
+                    self.tried.push(in_flight.endpoint.address);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends copies, if the rule wants any and the body is short enough.
+    async fn mirror(&self, head: &Parts, body: &Outgoing) {
+        if self.forward.mirrors.is_empty() {
+            return;
+        }
+        let to = mirror::drawn(&self.forward.mirrors);
+        if to.is_empty() {
+            return;
+        }
+        let bytes = match body {
+            Outgoing::Empty => Some(bytes::Bytes::new()),
+            Outgoing::Once(_) => None,
+            Outgoing::Replayable(body) => body.collect().await,
+        };
+        if let Some(bytes) = bytes {
+            mirror::send(to, head, &bytes, self.version, self.worker);
+        }
+    }
+}
+
+/// A sidecar that could not reach its own application answers so itself; nothing was processed then.
+fn refused_behind(answered: &Answered) -> Option<Error> {
+    answered.in_flight.endpoint.identity.as_ref()?;
+    let status = answered
+        .response
+        .headers()
+        .get(reply::PROXY_STATUS)?
+        .to_str()
+        .ok()?;
+    (status.starts_with("weft;") && status.ends_with("stage=connect"))
+        .then_some(ConnectError::Refused.into())
+}
+
+/// Sends to the endpoint that was picked, over a connection from its pool or a new one.
+pub(super) async fn exchange(
+    backend: &Rc<Backend>,
+    cluster: &Arc<Cluster>,
+    to: &InFlight,
+    request: Request<Body>,
+    version: Version,
+    worker: &Rc<Worker>,
+) -> Result<(Response<Incoming>, Lease), Failed> {
+    let (endpoint, idle_timeout) = (&to.endpoint, cluster.policy.idle_timeout);
+    match version {
+        Version::Http1 => {
+            let connect = async || http1_connection(backend, cluster, endpoint, worker).await;
+            client::send_http1(&endpoint.pool, idle_timeout, request, connect).await
+        }
+        Version::Http2 => {
+            let connect = || {
+                let (backend, cluster) = (Rc::clone(backend), Arc::clone(cluster));
+                let (endpoint, worker) = (Rc::clone(endpoint), Rc::clone(worker));
+                async move {
+                    let permit = backend.limits.connection(&cluster.policy.circuit_breaker)?;
+                    let io = open(&cluster, &endpoint, Inner::Http2, &worker).await?;
+                    client::begin_http2(io, permit).await
+                }
+            };
+            client::send_http2(&endpoint.pool, request, connect).await
+        }
+    }
+}
+
+/// A new connection; at the limit, whichever comes free first.
+async fn http1_connection(
+    backend: &Backend,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    worker: &Worker,
+) -> Result<Http1, Error> {
+    let (limits, breaker) = (&backend.limits, &cluster.policy.circuit_breaker);
+    let deadline = Deadline::now() + cluster.policy.connect_timeout;
+    let _pending = limits.pending(breaker)?;
+    loop {
+        let full = match limits.connection(breaker) {
+            Ok(permit) => {
+                let io = open(cluster, endpoint, Inner::Http1, worker).await?;
+                return client::begin_http1(io, permit).await;
+            }
+            Err(full) => full,
+        };
+        if tokio::time::timeout_at(deadline, limits.released())
+            .await
+            .is_err()
+        {
+            return Err(full.into());
+        }
+        if let Some(free) = endpoint
+            .pool
+            .take_http1(Instant::now(), cluster.policy.idle_timeout)
+        {
+            return Ok(free);
+        }
+    }
+}
+
+async fn open(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    inner: Inner,
+    worker: &Worker,
+) -> Result<Upstream, Error> {
+    let (dialer, metrics, identity) = (
+        &worker.dialer,
+        &worker.shared.metrics,
+        endpoint.identity.as_ref(),
+    );
+    let within = cluster.policy.connect_timeout;
+    Ok(connect::to_endpoint(dialer, metrics, endpoint.address, identity, inner, within).await?)
+}
