@@ -14,7 +14,9 @@ pub mod watch;
 mod cell;
 mod disk;
 mod state;
+mod stream;
 mod table;
+mod writer;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,11 +82,18 @@ impl Client {
         F: Fn() -> Channel + Send + Sync + 'static,
     {
         let table = Arc::new(table::Table::new(options));
-        drop(connect);
-        Self {
-            table,
-            alive: Arc::new(table::Alive::new(())),
+        if let Some(dir) = &table.options.state_dir {
+            table.restore(disk::read(dir));
         }
+        let alive = Arc::new(table::Alive::new(()));
+        tokio::spawn(stream::run(Arc::clone(&table), connect, alive.subscribe()));
+        tokio::spawn(writer::run(Arc::clone(&table), alive.subscribe()));
+        Self { table, alive }
+    }
+
+    /// Writes what is known to disk now, instead of some time after the last change. For an orderly shutdown.
+    pub async fn save(&self) {
+        writer::save(&self.table).await;
     }
 
     /// What is at a captured address.

@@ -42,6 +42,8 @@ pub(super) struct Table {
     pub(super) wishes_changed: Notify,
     /// Wakes the writer when something changed that belongs on disk.
     pub(super) content_changed: Notify,
+    /// Held while the file is written: two writers would spoil each other's.
+    pub(super) saving: tokio::sync::Mutex<()>,
 }
 
 struct Inner {
@@ -93,6 +95,7 @@ impl Table {
             }),
             wishes_changed: Notify::new(),
             content_changed: Notify::new(),
+            saving: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -212,6 +215,15 @@ impl Table {
             slot.from_disk = false;
             slot.error = None;
             self.content_changed.notify_one();
+        }
+    }
+
+    /// The server answered for this type: what it does not send again it has recognised by its version.
+    pub(super) fn confirm(&self, kind: TypeUrl) {
+        let mut inner = self.lock();
+        let slots = inner.slots.iter_mut().filter(|((k, _), _)| *k == kind);
+        for (_, slot) in slots {
+            slot.from_disk = false;
         }
     }
 

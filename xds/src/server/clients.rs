@@ -3,7 +3,7 @@
 //! [`super::session`] keeps one entry per stream; the control plane's admin port, `weft routes` and route statuses
 //! read them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -40,7 +40,7 @@ pub struct TypeStatus {
     /// Does it follow all resources of the type?
     pub wildcard: bool,
     /// The names it asked for.
-    pub subscribed: Vec<String>,
+    pub subscribed: BTreeSet<String>,
     /// The snapshot of the last response; 0: none.
     pub version_sent: u64,
     /// The snapshot of the last response it accepted; 0: none.

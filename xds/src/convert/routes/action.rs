@@ -361,7 +361,8 @@ fn decode_redirect(action: &route::RedirectAction) -> Result<Redirect, DecodeErr
         Some(SchemeRewriteSpecifier::SchemeRedirect(s)) if s == "https" => Some(Scheme::Https),
         Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some(Scheme::Https),
         Some(_) => {
-            return Err(DecodeError::new("only http and https are supported")).at("scheme_redirect");
+            return Err(DecodeError::new("only http and https are supported"))
+                .at("scheme_redirect");
         }
     };
     let path = match &action.path_rewrite_specifier {
