@@ -1,13 +1,16 @@
-//! How long does a change take from its source to the last client that it concerns?
+//! How long does a change take from its source to the last client that it concerns, and who refuses it?
 //!
 //! After each publication the clients are looked at until none owes an acknowledgement; the times are the clients' own,
-//! so looking seldom costs no precision. [`measure`] is pure.
+//! so looking seldom costs no precision. [`measure`] is pure. Refusals (NACKs) are logged and counted on the way.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tracing::warn;
 use weft_model::UnixMillis;
+use weft_xds::TypeUrl;
 use weft_xds::server::{ClientStatus, Clients};
 
 use crate::compile::InForce;
@@ -20,20 +23,34 @@ const SHARE: u32 = 10;
 /// A client that has not answered by then is left to `/lag`.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Without a publication, how often to look for refusals by clients that have just connected.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// Observes every publication. Ends with the compile loop.
 pub async fn observe(
     mut in_force: watch::Receiver<Arc<InForce>>,
     clients: Clients,
     metrics: Metrics,
 ) {
-    while in_force.changed().await.is_ok() {
+    let mut refusals = Refusals::default();
+    loop {
+        match tokio::time::timeout(QUIET, in_force.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                refusals.look(&clients.list(), &metrics);
+                continue;
+            }
+        }
         let current = in_force.borrow_and_update().clone();
         let deadline = Instant::now() + PATIENCE;
         let mut pause = LOOK;
         loop {
             tokio::time::sleep(pause).await;
             let began = Instant::now();
-            let outcome = measure(&clients.list(), current.before, current.published_at);
+            let list = clients.list();
+            let outcome = measure(&list, current.before, current.published_at);
+            refusals.look(&list, &metrics);
             pause = LOOK.max(began.elapsed() * SHARE);
             match outcome {
                 Outcome::Reached(took) => metrics.converged(took),
@@ -47,6 +64,28 @@ pub async fn observe(
             }
             break;
         }
+    }
+}
+
+/// Refusals that are in force, so that each is logged and counted once.
+#[derive(Default)]
+struct Refusals(BTreeSet<(String, TypeUrl, u64)>);
+
+impl Refusals {
+    fn look(&mut self, clients: &[ClientStatus], metrics: &Metrics) {
+        let mut known = BTreeSet::new();
+        for client in clients {
+            for (kind, status) in &client.types {
+                let Some(nack) = &status.nack else { continue };
+                let refusal = (client.id.clone(), *kind, nack.version);
+                if !self.0.contains(&refusal) {
+                    metrics.refused_by_client(*kind);
+                    warn!(client = client.id, kind = %kind, version = nack.version, "a client refused its configuration: {}", nack.message);
+                }
+                known.insert(refusal);
+            }
+        }
+        self.0 = known;
     }
 }
 
@@ -96,9 +135,8 @@ pub fn measure(clients: &[ClientStatus], before: UnixMillis, published: UnixMill
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use weft_xds::TypeUrl;
     use weft_xds::convert::Flavour;
-    use weft_xds::server::{ResourceStatus, TypeStatus};
+    use weft_xds::server::{Nack, ResourceStatus, TypeStatus};
 
     fn client(changed: u64, sent: u64, acked: u64) -> ClientStatus {
         let resource = ResourceStatus {
@@ -152,5 +190,29 @@ mod tests {
             Outcome::Reached(Duration::from_millis(5)),
             "vanished"
         );
+    }
+
+    #[test]
+    fn each_refusal_counts_once() {
+        let metrics = Metrics::new();
+        let counted = |n: u32| {
+            let line = format!("weft_control_plane_nacks_total{{type=\"EDS\"}} {n}\n");
+            metrics.text().contains(&line)
+        };
+        let refused = |version| {
+            let mut client = client(1, 2, 0);
+            client.types.get_mut(&TypeUrl::Endpoints).unwrap().nack = Some(Nack {
+                version,
+                message: "endpoints[0].address: not an address".into(),
+                at: UnixMillis(3),
+            });
+            client
+        };
+        let mut refusals = Refusals::default();
+        refusals.look(&[refused(7)], &metrics);
+        refusals.look(&[refused(7)], &metrics);
+        assert!(counted(1));
+        refusals.look(&[refused(8)], &metrics);
+        assert!(counted(2));
     }
 }

