@@ -16,6 +16,8 @@ mod service;
 pub mod status;
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
