@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -198,13 +198,8 @@ impl Out<'_> {
         help: &str,
         values: &[(Option<Label<'_>>, f64)],
     ) -> fmt::Result {
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (label, value) in values {
-            ConstGauge::new(*value).encode(family.encode_family(&Labels(*label))?)?;
-        }
-        Ok(())
+        let values = values.iter().map(|(l, v)| (*l, ConstGauge::new(*v)));
+        self.family(name, help, MetricType::Gauge, values)
     }
 
     fn counters(
@@ -213,24 +208,25 @@ impl Out<'_> {
         help: &str,
         values: &[(Option<Label<'_>>, u64)],
     ) -> fmt::Result {
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        let values = values.iter().map(|(l, v)| (*l, ConstCounter::new(*v)));
+        self.family(name, help, MetricType::Counter, values)
+    }
+
+    fn family<'l, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        values: impl Iterator<Item = (Option<Label<'l>>, M)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
         for (label, value) in values {
-            ConstCounter::new(*value).encode(family.encode_family(&Labels(*label))?)?;
+            match label {
+                Some(label) => value.encode(family.encode_family(&[label])?)?,
+                // Alone in its family.
+                None => return value.encode(family),
+            }
         }
         Ok(())
-    }
-}
-
-/// One label or none.
-struct Labels<'l>(Option<Label<'l>>);
-
-impl EncodeLabelSet for Labels<'_> {
-    fn encode(
-        &self,
-        encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>,
-    ) -> fmt::Result {
-        self.0.as_slice().encode(encoder)
     }
 }

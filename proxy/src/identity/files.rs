@@ -94,13 +94,9 @@ pub async fn start(settings: Settings, directory: PathBuf, status: Arc<Status>) 
     }
     status.success(first.not_after);
     let (sender, identity) = Identity::new(first);
-    let sender = Arc::downgrade(&{ sender });
     tokio::spawn(async move {
-        loop {
+        while !sender.is_closed() {
             tokio::time::sleep(INTERVAL).await;
-            let Some(sender) = sender.upgrade() else {
-                return;
-            };
             let now = look(&directory);
             if now == seen {
                 continue;

@@ -36,21 +36,24 @@ use crate::config::Config;
 #[derive(Debug, Clone)]
 pub struct Identity {
     current: watch::Receiver<Arc<Credentials>>,
-    /// Held so that waiting for a change never ends for want of a sender.
-    _sender: Arc<watch::Sender<Arc<Credentials>>>,
+    /// With [`Identity::fixed`]: held so that waiting for a change never ends for want of a sender.
+    _sender: Option<Arc<watch::Sender<Arc<Credentials>>>>,
 }
 
 impl Identity {
     /// Credentials that never change.
     pub fn fixed(credentials: Credentials) -> Self {
-        Self::new(credentials).1
+        let (sender, identity) = Self::new(credentials);
+        Self {
+            _sender: Some(Arc::new(sender)),
+            ..identity
+        }
     }
 
     /// Credentials that whoever holds the sender may replace.
-    pub fn new(credentials: Credentials) -> (Arc<watch::Sender<Arc<Credentials>>>, Self) {
+    pub fn new(credentials: Credentials) -> (watch::Sender<Arc<Credentials>>, Self) {
         let (sender, current) = watch::channel(Arc::new(credentials));
-        let sender = Arc::new(sender);
-        let _sender = Arc::clone(&sender);
+        let _sender = None;
         (sender, Self { current, _sender })
     }
 

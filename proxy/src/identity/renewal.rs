@@ -118,13 +118,12 @@ impl Keeper {
     }
 
     /// Renews when due, applies trust bundles as they come. Ends with the last handle to the identity.
-    async fn keep(mut self, sender: Arc<watch::Sender<Arc<Credentials>>>, mut due: SystemTime) {
+    async fn keep(mut self, sender: watch::Sender<Arc<Credentials>>, mut due: SystemTime) {
         let mut current = Arc::clone(&sender.borrow());
-        // Without keeping it alive.
-        let sender = Arc::downgrade(&{ sender });
         let mut bundles = true;
         loop {
             let next = tokio::select! {
+                () = sender.closed() => return,
                 () = until(due) => match self.request().await {
                     Ok(renewed) => {
                         due = self.renewed(&renewed);
@@ -143,9 +142,6 @@ impl Keeper {
                     }
                     trusting
                 }
-            };
-            let Some(sender) = sender.upgrade() else {
-                return;
             };
             if let Some(mut next) = next {
                 next.generation = current.generation + 1;

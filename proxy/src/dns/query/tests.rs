@@ -13,7 +13,10 @@ fn zone() -> Zone {
 fn message(name: &str, kind: RecordType, payload: Option<u16>) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
-    message.add_query(Query::query(name.parse().unwrap(), kind));
+    message.add_query(Query::query(
+        hickory_proto::rr::Name::from_ascii(name).unwrap(),
+        kind,
+    ));
     if let Some(payload) = payload {
         let mut edns = Edns::new();
         edns.set_max_payload(payload);
