@@ -3,6 +3,13 @@
 //! Workers call [`AccessLog::write`]; a thread of its own writes to standard output. Between them is a bounded queue that
 //! never blocks a worker: when the reader of our output is slow, lines are dropped and counted ([`AccessLog::dropped`]).
 
+#![allow(
+    clippy::ref_option,
+    clippy::ref_option_ref,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signatures that serde calls"
+)]
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -214,7 +221,6 @@ fn milliseconds<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
     s.serialize_f64(d.as_micros() as f64 / 1000.0)
 }
 
-#[expect(clippy::ref_option, reason = "the signature serde calls")]
 fn text<T: std::fmt::Display, S: Serializer>(value: &Option<&T>, s: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => s.collect_str(value),

@@ -3,6 +3,7 @@
 //! Read once, by `main`. Every mistake is reported at once, each with the variable's name, what is wrong with its value, and
 //! what would be right. The injector sets these variables; a person sets them through annotations on the pod.
 
+mod parse;
 mod read;
 
 use std::net::{IpAddr, SocketAddr};

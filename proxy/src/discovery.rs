@@ -64,7 +64,7 @@ pub async fn follow_roots(client: &Client, bundles: Bundles) {
                         bundles.send_replace(Some(certificates));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "the trust bundle of the control plane is not used")
+                        tracing::warn!(%error, "the trust bundle of the control plane is not used");
                     }
                 }
             }

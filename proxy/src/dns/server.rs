@@ -89,7 +89,7 @@ impl Sockets {
             match sockets.add((ip, port).into()).await {
                 Ok(()) => {}
                 Err(error) if ip.is_ipv6() && no_ipv6(&error) => {
-                    tracing::debug!("no IPv6 on loopback")
+                    tracing::debug!("no IPv6 on loopback");
                 }
                 Err(error) => {
                     return Err(io::Error::new(
@@ -227,15 +227,15 @@ impl<N: Names> Server<N> {
                 Self::count(&self.counts.refused);
                 Some(reply)
             }
-            Request::Ask(question) => match self.from_mesh(&question, transport).await {
+            Request::Ask(question) => match self.ask_mesh(&question, transport).await {
                 Some(answer) => Some(answer),
-                None => self.from_upstream(message, transport).await,
+                None => self.ask_upstream(message, transport).await,
             },
-            Request::Forward => self.from_upstream(message, transport).await,
+            Request::Forward => self.ask_upstream(message, transport).await,
         }
     }
 
-    async fn from_mesh(&self, question: &Question, transport: Transport) -> Option<Vec<u8>> {
+    async fn ask_mesh(&self, question: &Question, transport: Transport) -> Option<Vec<u8>> {
         let Lookup::Addresses(addresses) = self.names.lookup(&question.name).await else {
             return None;
         };
@@ -244,7 +244,7 @@ impl<N: Names> Server<N> {
         question.answer(&addresses, transport, turn)
     }
 
-    async fn from_upstream(&self, message: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    async fn ask_upstream(&self, message: &[u8], transport: Transport) -> Option<Vec<u8>> {
         match self.upstream.forward(message, transport).await {
             Some(answer) => {
                 Self::count(&self.counts.forwarded);

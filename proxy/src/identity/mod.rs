@@ -43,18 +43,21 @@ pub struct Identity {
 impl Identity {
     /// Credentials that never change.
     pub fn fixed(credentials: Credentials) -> Self {
-        let (sender, identity) = Self::new(credentials);
+        let (sender, Self { current, .. }) = Self::new(credentials);
         Self {
+            current,
             _sender: Some(Arc::new(sender)),
-            ..identity
         }
     }
 
     /// Credentials that whoever holds the sender may replace.
     pub fn new(credentials: Credentials) -> (watch::Sender<Arc<Credentials>>, Self) {
         let (sender, current) = watch::channel(Arc::new(credentials));
-        let _sender = None;
-        (sender, Self { current, _sender })
+        let identity = Self {
+            current,
+            _sender: None,
+        };
+        (sender, identity)
     }
 
     /// The credentials for the next handshake. Takes a read lock for the length of a reference count.

@@ -93,7 +93,7 @@ pub fn encode(label: &str, der: &[u8]) -> String {
         }
         text.push('\n');
     }
-    text.push_str(&format!("-----END {label}-----\n"));
+    text.extend(["-----END ", label, "-----\n"]);
     text
 }
 

@@ -137,7 +137,7 @@ impl Keeper {
                 changed = self.distributed.changed(), if bundles => {
                     bundles = changed.is_ok();
                     let trusting = self.apply_bundle(&current);
-                    if trusting.as_ref().is_some_and(|c| !self.stands(c)) {
+                    if trusting.as_ref().is_some_and(|c| !Self::stands(c)) {
                         due = SystemTime::now();
                     }
                     trusting
@@ -199,7 +199,7 @@ impl Keeper {
     }
 
     /// Would peers with our roots accept us?
-    fn stands(&self, credentials: &Credentials) -> bool {
+    fn stands(credentials: &Credentials) -> bool {
         match credentials.stands(&credentials.roots, SystemTime::now()) {
             Ok(()) => true,
             Err(error) => {
@@ -249,7 +249,7 @@ impl Keeper {
         let left = duration::format(Duration::from_secs(left.as_secs()));
         match schedule::alarm(current.not_before, current.not_after, now) {
             Alarm::Warn => {
-                tracing::warn!(error, attempt, left, "the certificate could not be renewed")
+                tracing::warn!(error, attempt, left, "the certificate could not be renewed");
             }
             Alarm::Error => tracing::error!(
                 error,

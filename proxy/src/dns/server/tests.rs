@@ -8,9 +8,13 @@ use hickory_proto::rr::RecordType;
 
 use super::*;
 
-impl Names for HashMap<Hostname, Vec<IpAddr>> {
+/// The mesh.
+struct Table(HashMap<Hostname, Vec<IpAddr>>);
+
+impl Names for Table {
     fn lookup(&self, name: &Hostname) -> impl Future<Output = Lookup> + Send {
         let found = self
+            .0
             .get(name)
             .cloned()
             .map_or(Lookup::Unknown, Lookup::Addresses);
@@ -18,15 +22,16 @@ impl Names for HashMap<Hostname, Vec<IpAddr>> {
     }
 }
 
-fn mesh() -> HashMap<Hostname, Vec<IpAddr>> {
+fn mesh() -> Table {
     let many = (0..=255u8).map(|n| IpAddr::from([10, 244, 0, n])).collect();
-    [
+    let table = [
         ("web.shop.svc.cluster.local", vec![[10, 96, 0, 7].into()]),
         ("pods.shop.svc.cluster.local", many),
         ("none.shop.svc.cluster.local", vec![]),
     ]
     .map(|(name, addresses)| (name.parse().unwrap(), addresses))
-    .into()
+    .into();
+    Table(table)
 }
 
 async fn start(upstream: &[SocketAddr]) -> (SocketAddr, Arc<Counts>) {
@@ -90,7 +95,7 @@ async fn udp(server: SocketAddr, query: &Message) -> Message {
         .send_to(&query.to_vec().unwrap(), server)
         .await
         .unwrap();
-    let mut buffer = [0; 65535];
+    let mut buffer = vec![0; 65535];
     let received = timeout(Duration::from_secs(10), socket.recv_from(&mut buffer)).await;
     let (length, from) = received.unwrap().unwrap();
     assert_eq!(from, server, "clients drop answers from elsewhere");
