@@ -1,4 +1,4 @@
-//! A tiny control plane for trying a real Envoy or gRPC client by hand: `serve LISTEN ENDPOINT...`.
+//! A tiny control plane for trying a real Envoy or gRPC client by hand: `serve LISTEN ROOTS.pem ENDPOINT...`.
 //!
 //! Serves `demo/echo` at 10.96.0.10:80 and `echo.demo.svc.cluster.local:80` with plaintext endpoints, a meshed copy of
 //! it, and destinations of every protocol with rules of every kind. Prints how each client stands when that changes.
@@ -18,8 +18,6 @@ use weft_model::{
     ListenerName, Locality, Mesh, Meta, Origin, Protocol, Scoped, SniRoute, TrafficPolicy,
 };
 use weft_xds::server::{AdsServer, Clients, Snapshot};
-
-const ROOTS: &str = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
 
 fn meta() -> Meta {
     Meta {
@@ -68,11 +66,19 @@ fn service(
         };
         mesh.destinations.insert(name, Arc::new(destination));
     }
-    let identity = meshed.then(|| {
-        format!("spiffe://cluster.local/ns/demo/sa/{name}")
-            .parse()
-            .unwrap()
-    });
+    backend(mesh, &key, protocol, pods, meshed);
+    let routes = HttpRoutes::direct(key.clone(), meta());
+    mesh.routes.insert(key, Scoped::any(Arc::new(routes)));
+}
+
+fn backend(
+    mesh: &mut Mesh,
+    key: &BackendKey,
+    protocol: Protocol,
+    pods: &[SocketAddr],
+    meshed: bool,
+) {
+    let identity = meshed.then(|| "spiffe://cluster.local/ns/demo/sa/echo".parse().unwrap());
     let balancer = match protocol {
         Protocol::Tcp => Balancer::Random,
         Protocol::Grpc => Balancer::RoundRobin,
@@ -108,8 +114,6 @@ fn service(
     };
     mesh.clusters.insert(key.clone(), Arc::new(cluster));
     mesh.endpoints.insert(key.clone(), Arc::new(endpoints));
-    let routes = HttpRoutes::direct(key.clone(), meta());
-    mesh.routes.insert(key, Scoped::any(Arc::new(routes)));
 }
 
 /// One rule of every kind before the plain one.
@@ -150,11 +154,11 @@ fn rules(routes: &mut HttpRoutes) {
             r.action = Action::Redirect(redirect(Some(PathRewrite::Prefix("/".into()))));
         }),
         rule(PathMatch::Exact("/gone".into()), &|r, _| {
-            r.action = Action::Redirect(redirect(None))
+            r.action = Action::Redirect(redirect(None));
         }),
         rule(PathMatch::prefix("/none"), &|_, f| f.backends.clear()),
         rule(PathMatch::prefix("/invalid"), &|_, f| {
-            f.backends[0].backend = None
+            f.backends[0].backend = None;
         }),
         rule(PathMatch::Regex("/v[0-9]+/.*".parse().unwrap()), &|_, f| {
             f.mirrors.push(Mirror {
@@ -180,7 +184,9 @@ fn rules(routes: &mut HttpRoutes) {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let listen = arguments.next().expect("usage: serve LISTEN ENDPOINT...");
+    let usage = "usage: serve LISTEN ROOTS.pem ENDPOINT...";
+    let listen = arguments.next().expect(usage);
+    let roots = std::fs::read(arguments.next().expect(usage)).expect("the roots can be read");
     let pods: Vec<SocketAddr> = arguments.map(|a| a.parse().expect("ip:port")).collect();
     let mut mesh = Mesh::default();
     service(
@@ -220,8 +226,7 @@ async fn main() {
     for scoped in mesh.routes.values_mut() {
         rules(Arc::make_mut(&mut scoped.any));
     }
-    let (_keep, snapshots) =
-        watch::channel(Arc::new(Snapshot::build(&mesh, ROOTS.as_bytes(), None)));
+    let (_keep, snapshots) = watch::channel(Arc::new(Snapshot::build(&mesh, &roots, None)));
     let clients = Clients::default();
     let ads = AdsServer::new(snapshots, clients.clone());
     let mut changes = clients.changes();

@@ -18,12 +18,12 @@ use tonic::Streaming;
 use weft_xds::TypeUrl;
 use weft_xds::convert::{Flavour, Resource};
 
-fn node(agent: &str) -> Option<Node> {
-    Some(Node {
+fn node(agent: &str) -> Node {
+    Node {
         id: "someone".into(),
         user_agent_name: agent.into(),
         ..Default::default()
-    })
+    }
 }
 
 struct Sotw {
@@ -36,7 +36,7 @@ impl Sotw {
     async fn open(cp: &ControlPlane, agent: &str, first: (TypeUrl, &[&str])) -> Self {
         let (requests, receiver) = mpsc::channel(16);
         requests
-            .send(request(first, "", node(agent)))
+            .send(request(first, "", Some(node(agent))))
             .await
             .unwrap();
         let mut client = AggregatedDiscoveryServiceClient::new(cp.channel());
@@ -277,7 +277,7 @@ async fn a_delta_wildcard_drops_what_is_gone_since_the_last_stream() {
         ("shop/old/80".to_owned(), "1".to_owned()),
     ];
     let first = DeltaDiscoveryRequest {
-        node: node("envoy"),
+        node: Some(node("envoy")),
         type_url: TypeUrl::Cluster.as_str().into(),
         initial_resource_versions: versions.into(),
         ..Default::default()
@@ -300,7 +300,7 @@ async fn references_are_broken_last() {
     };
     let (requests, mut responses) = delta(
         &cp,
-        ask(TypeUrl::Cluster, &["shop/web/80"], node("weft-proxy")),
+        ask(TypeUrl::Cluster, &["shop/web/80"], Some(node("weft-proxy"))),
     )
     .await;
     next(&mut responses).await;

@@ -2,9 +2,14 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use bytes::Bytes;
 use tokio::sync::watch;
-use weft_model::{BackendKey, Cluster, Destination, DnsRecord, Endpoints, HttpRoutes, InboundPort};
+use tokio::time::Instant;
+use weft_model::{
+    BackendKey, Cluster, Destination, DnsRecord, Endpoints, HttpRoutes, InboundPort, UnixMillis,
+};
 
 use super::state;
 use super::watch::Known;
@@ -76,4 +81,54 @@ pub(super) fn receiver<T: Resource>(cell: &dyn Cell) -> Option<watch::Receiver<K
     cell.as_any()
         .downcast_ref::<Typed<T>>()
         .map(|typed| typed.0.subscribe())
+}
+
+/// A subscribed resource: its value, and what is known of it.
+pub(super) struct Slot {
+    pub(super) cell: Arc<dyn Cell>,
+    pub(super) watches: usize,
+    /// Set when `watches` fell to 0.
+    pub(super) idle_since: Option<Instant>,
+    /// Of the value in force.
+    pub(super) version: Option<String>,
+    pub(super) bytes: Option<Bytes>,
+    pub(super) received_at: UnixMillis,
+    pub(super) from_disk: bool,
+    pub(super) error: Option<String>,
+}
+
+impl Slot {
+    pub(super) fn new(cell: Arc<dyn Cell>) -> Self {
+        Self {
+            cell,
+            watches: 0,
+            idle_since: Some(Instant::now()),
+            version: None,
+            bytes: None,
+            received_at: UnixMillis::default(),
+            from_disk: false,
+            error: None,
+        }
+    }
+
+    /// A value came and was usable.
+    pub(super) fn accept(&mut self, version: String, bytes: Bytes) {
+        self.version = Some(version);
+        self.bytes = Some(bytes);
+        self.answered();
+    }
+
+    /// There is no such thing.
+    pub(super) fn remove(&mut self) {
+        self.cell.set_absent();
+        self.version = None;
+        self.bytes = None;
+        self.answered();
+    }
+
+    fn answered(&mut self) {
+        self.received_at = SystemTime::now().into();
+        self.from_disk = false;
+        self.error = None;
+    }
 }

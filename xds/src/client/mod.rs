@@ -34,8 +34,7 @@ use crate::convert::{TRUST_BUNDLE, TrustBundle, dns_name, inbound_name};
 pub use state::{ClientState, Known as KnownState, ResourceState};
 pub use watch::{Known, Watch};
 
-/// What our proxy calls itself in `node.user_agent_name`.
-pub const USER_AGENT: &str = "weft-proxy";
+pub use crate::convert::USER_AGENT;
 
 /// How a client behaves.
 #[derive(Debug, Clone)]

@@ -16,8 +16,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::USER_AGENT;
 use super::table::Table;
+use crate::convert::{TRUST_BUNDLE, USER_AGENT};
 use crate::{TypeUrl, wire};
 
 /// First wait after a stream failed.
@@ -130,7 +130,7 @@ async fn open(
         let request = wire::DeltaRequest {
             node,
             type_url: TypeUrl::Secret.as_str().to_owned(),
-            resource_names_subscribe: vec![crate::convert::TRUST_BUNDLE.to_owned()],
+            resource_names_subscribe: vec![TRUST_BUNDLE.to_owned()],
             initial_resource_versions: HashMap::new(),
             ..Default::default()
         };
@@ -190,7 +190,7 @@ fn apply(table: &Table, response: wire::DeltaResponse) -> wire::DeltaRequest {
         ..Default::default()
     };
     let Some(kind) = TypeUrl::from_url(&reply.type_url) else {
-        reply.error_detail = refusal(format!("{:?} was not asked for", reply.type_url));
+        reply.error_detail = Some(refusal(format!("{:?} was not asked for", reply.type_url)));
         return reply;
     };
     table.confirm(kind);
@@ -201,7 +201,7 @@ fn apply(table: &Table, response: wire::DeltaResponse) -> wire::DeltaRequest {
             tracing::warn!(%kind, name = resource.name, %error, "a resource is refused, the last good one stays");
             if errors.len() < MAX_REASON {
                 let separator = if errors.is_empty() { "" } else { "; " };
-                errors.push_str(&format!("{separator}{}: {error}", resource.name));
+                errors.extend([separator, &resource.name, ": ", &error.to_string()]);
             }
         }
     }
@@ -209,16 +209,16 @@ fn apply(table: &Table, response: wire::DeltaResponse) -> wire::DeltaRequest {
         table.remove(kind, name);
     }
     if !errors.is_empty() {
-        reply.error_detail = refusal(errors);
+        reply.error_detail = Some(refusal(errors));
     }
     reply
 }
 
-fn refusal(message: String) -> Option<wire::Status> {
-    Some(wire::Status {
+fn refusal(message: String) -> wire::Status {
+    wire::Status {
         code: Code::InvalidArgument.into(),
         message,
-    })
+    }
 }
 
 #[cfg(test)]

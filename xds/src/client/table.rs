@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use weft_model::UnixMillis;
 
 use super::Options;
-use super::cell::{self, Cell};
+use super::cell::{self, Slot};
 use super::disk::Saved;
 use super::state::{ClientState, ResourceState};
 use super::watch::{Known, Watch};
@@ -26,6 +26,9 @@ pub(super) type Alive = watch::Sender<()>;
 
 /// A resource by type and name.
 pub(super) type Key = (TypeUrl, Arc<str>);
+
+/// A name, and the version at hand.
+pub(super) type Held = (Arc<str>, Option<String>);
 
 /// What the task has to tell the server about one type.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -52,34 +55,6 @@ struct Inner {
     connected: bool,
     since: UnixMillis,
     last_error: Option<String>,
-}
-
-struct Slot {
-    cell: Arc<dyn Cell>,
-    watches: usize,
-    /// Set when `watches` fell to 0.
-    idle_since: Option<Instant>,
-    /// Of the value in force.
-    version: Option<String>,
-    bytes: Option<Bytes>,
-    received_at: UnixMillis,
-    from_disk: bool,
-    error: Option<String>,
-}
-
-impl Slot {
-    fn new(cell: Arc<dyn Cell>) -> Self {
-        Self {
-            cell,
-            watches: 0,
-            idle_since: Some(Instant::now()),
-            version: None,
-            bytes: None,
-            received_at: UnixMillis::default(),
-            from_disk: false,
-            error: None,
-        }
-    }
 }
 
 impl Table {
@@ -156,7 +131,7 @@ impl Table {
     }
 
     /// Everything subscribed, with the versions at hand, for the first requests of a stream.
-    pub(super) fn take_all(&self) -> BTreeMap<TypeUrl, Vec<(Arc<str>, Option<String>)>> {
+    pub(super) fn take_all(&self) -> BTreeMap<TypeUrl, Vec<Held>> {
         let mut inner = self.lock();
         inner.wishes.clear();
         let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -192,11 +167,7 @@ impl Table {
         };
         match &result {
             Ok(()) => {
-                slot.version = Some(version);
-                slot.bytes = Some(bytes);
-                slot.received_at = SystemTime::now().into();
-                slot.from_disk = false;
-                slot.error = None;
+                slot.accept(version, bytes);
                 self.content_changed.notify_one();
             }
             Err(error) => slot.error = Some(error.to_string()),
@@ -208,12 +179,7 @@ impl Table {
     pub(super) fn remove(&self, kind: TypeUrl, name: &str) {
         let key: Key = (kind, name.into());
         if let Some(slot) = self.lock().slots.get_mut(&key) {
-            slot.cell.set_absent();
-            slot.version = None;
-            slot.bytes = None;
-            slot.received_at = SystemTime::now().into();
-            slot.from_disk = false;
-            slot.error = None;
+            slot.remove();
             self.content_changed.notify_one();
         }
     }

@@ -1,11 +1,10 @@
 //! What the proxy holds of a resource: its newest value, and the wish to keep it.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-use super::table::Lease;
 
 /// What is known of a resource.
 #[derive(Debug)]
@@ -47,8 +46,8 @@ impl<T> Known<T> {
 #[derive(Debug)]
 pub struct Watch<T> {
     receiver: watch::Receiver<Known<T>>,
-    /// `None`: there is nothing to release, and `detached` keeps the value.
-    lease: Option<Arc<Lease>>,
+    /// The claim on the resource, released when it is dropped. `None`: `detached` keeps the value.
+    lease: Option<Arc<dyn Any + Send + Sync>>,
     detached: Option<Arc<watch::Sender<Known<T>>>>,
 }
 
@@ -63,7 +62,7 @@ impl<T> Clone for Watch<T> {
 }
 
 impl<T> Watch<T> {
-    pub(super) fn new(receiver: watch::Receiver<Known<T>>, lease: Lease) -> Self {
+    pub(super) fn new(receiver: watch::Receiver<Known<T>>, lease: impl Any + Send + Sync) -> Self {
         Self {
             receiver,
             lease: Some(Arc::new(lease)),

@@ -8,6 +8,7 @@ mod cluster;
 mod endpoints;
 mod error;
 mod listener;
+mod messages;
 mod metadata;
 mod proto;
 mod resource;
@@ -15,10 +16,13 @@ mod routes;
 mod secret;
 
 pub use error::DecodeError;
+pub(crate) use messages::{capture_listener, invalid_backend, passthrough_cluster};
 pub use resource::{Resource, TRUST_BUNDLE, TrustBundle, dns_name, inbound_name};
-pub(crate) use resource::{capture_listener, passthrough_cluster};
 
 use serde::Serialize;
+
+/// What our proxy calls itself in `node.user_agent_name`.
+pub const USER_AGENT: &str = "weft-proxy";
 
 /// For whom a resource is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -38,7 +42,7 @@ impl Flavour {
 
     /// By the client's `node.user_agent_name`; who is unknown is taken for an Envoy.
     pub fn of_user_agent(name: &str) -> Self {
-        if name == crate::client::USER_AGENT {
+        if name == USER_AGENT {
             Self::Weft
         } else if name.starts_with("gRPC") {
             Self::Grpc

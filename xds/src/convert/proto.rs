@@ -54,14 +54,17 @@ pub(super) fn extension<M: Message + Name>(name: &str, config: &M) -> core::Type
     }
 }
 
+#[allow(clippy::unnecessary_wraps)] // as the generated fields want it
 pub(super) fn uint32(value: u32) -> Option<google::UInt32Value> {
     Some(google::UInt32Value { value })
 }
 
+#[allow(clippy::unnecessary_wraps)] // as the generated fields want it
 pub(super) fn boolean(value: bool) -> Option<google::BoolValue> {
     Some(google::BoolValue { value })
 }
 
+#[allow(clippy::unnecessary_wraps)] // as the generated fields want it
 pub(super) fn duration(d: Duration) -> Option<google::Duration> {
     Some(google::Duration {
         seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),

@@ -5,13 +5,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use serde::Serialize;
 use tokio::sync::watch;
 use weft_model::{Namespace, UnixMillis, WorkloadKey};
 
-use crate::TypeUrl;
+use super::resource::Entry;
+use super::subscription::InFlight;
 use crate::convert::Flavour;
+use crate::{TypeUrl, wire};
+
+/// How much of a client's own words is kept, in characters.
+const MAX_MESSAGE: usize = 4096;
+
+/// What a response says: a name, the version that is sent of it, and when its source changed.
+pub(super) type Content = Vec<(Arc<str>, Option<Arc<str>>, UnixMillis)>;
 
 /// One stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -143,6 +152,56 @@ impl Open {
     /// Changes how the stream stands with a type.
     pub(super) fn update<R>(&self, kind: TypeUrl, change: impl FnOnce(&mut TypeStatus) -> R) -> R {
         change(lock(&self.status).types.entry(kind).or_default())
+    }
+
+    /// A response is on its way.
+    pub(super) fn sent(&self, kind: TypeUrl, version: u64, content: Content) {
+        let now = SystemTime::now().into();
+        self.update(kind, |status| {
+            status.version_sent = version;
+            for (name, version, changed_at) in content {
+                let resource = status.resources.entry(name.to_string()).or_default();
+                resource.version_sent = version.map(|v| v.to_string());
+                resource.changed_at = changed_at;
+                resource.sent_at = now;
+            }
+        });
+    }
+
+    /// The client had the resource before the stream began.
+    pub(super) fn recognised(&self, kind: TypeUrl, name: &str, entry: &Entry) {
+        self.update(kind, |status| {
+            let resource = status.resources.entry(name.to_owned()).or_default();
+            resource.changed_at = entry.changed_at();
+            resource.version_sent = Some(entry.version().to_string());
+            resource.version_acked = Some(entry.version().to_string());
+        });
+    }
+
+    /// The client accepted a response, or refused it.
+    pub(super) fn answered(&self, kind: TypeUrl, response: InFlight, error: Option<wire::Status>) {
+        let now = SystemTime::now().into();
+        self.update(kind, |status| match error {
+            Some(error) => {
+                status.nack = Some(Nack {
+                    version: response.version,
+                    message: error.message.chars().take(MAX_MESSAGE).collect(),
+                    at: now,
+                });
+            }
+            None => {
+                status.version_acked = status.version_acked.max(response.version);
+                status.acked_at = now;
+                status.nack = None;
+                for (name, version) in response.content {
+                    if let Some(resource) = status.resources.get_mut(name.as_ref()) {
+                        resource.version_acked = version.map(|v| v.to_string());
+                        resource.acked_at = now;
+                    }
+                }
+            }
+        });
+        self.changed();
     }
 
     /// Tells [`Clients::changes`].

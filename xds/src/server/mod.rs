@@ -8,7 +8,9 @@
 mod clients;
 mod peer;
 mod protocol;
+mod request;
 mod resource;
+mod respond;
 mod service;
 mod session;
 mod snapshot;

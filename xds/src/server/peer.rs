@@ -84,7 +84,12 @@ impl Peer {
             .strip_prefix(INBOUND)
             .filter(|_| kind == TypeUrl::Listener)
         else {
-            return Ok(snapshot.get(kind, name, self.namespace.as_ref()).cloned());
+            let special = (self.flavour == Flavour::Grpc)
+                .then(|| snapshot.get_for_grpc(kind, name))
+                .flatten();
+            return Ok(special
+                .or_else(|| snapshot.get(kind, name, self.namespace.as_ref()))
+                .cloned());
         };
         // Again, because the workload may have become known, or another, since it was asked for.
         self.may_ask(snapshot, name)?;

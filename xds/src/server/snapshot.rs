@@ -11,7 +11,9 @@ use weft_model::{InboundPort, ListenerName, Mesh, Namespace, Scoped, SpiffeId, W
 
 use super::resource::{Entry, Value};
 use crate::TypeUrl;
-use crate::convert::{TRUST_BUNDLE, TrustBundle, capture_listener, dns_name, passthrough_cluster};
+use crate::convert::{
+    TRUST_BUNDLE, TrustBundle, capture_listener, dns_name, invalid_backend, passthrough_cluster,
+};
 
 type Table = HashMap<Arc<str>, Arc<Entry>>;
 
@@ -23,8 +25,28 @@ pub struct Snapshot {
     endpoints: Table,
     routes: HashMap<Arc<str>, Scoped<Arc<Entry>>>,
     secrets: Table,
+    invalid: InvalidBackend,
     workloads: BTreeMap<WorkloadKey, Arc<Workload>>,
     changes: Changes,
+}
+
+/// What gRPC is told of a backend that does not exist.
+#[derive(Clone)]
+struct InvalidBackend {
+    name: &'static str,
+    cluster: Arc<Entry>,
+    endpoints: Arc<Entry>,
+}
+
+impl InvalidBackend {
+    fn new() -> Self {
+        let (name, cluster, endpoints) = invalid_backend();
+        Self {
+            name,
+            cluster: Entry::new(Value::Fixed(TypeUrl::Cluster, cluster)),
+            endpoints: Entry::new(Value::Fixed(TypeUrl::Endpoints, endpoints)),
+        }
+    }
 }
 
 /// A workload's own ports.
@@ -105,6 +127,7 @@ impl Snapshot {
             endpoints,
             routes,
             secrets,
+            invalid: previous.map_or_else(InvalidBackend::new, |p| p.invalid.clone()),
             workloads,
             changes,
         }
@@ -157,6 +180,15 @@ impl Snapshot {
                 .routes
                 .get(name)
                 .map(|scoped| scoped.for_namespace(namespace)),
+        }
+    }
+
+    /// What only gRPC clients are told: the backend that does not exist.
+    pub(super) fn get_for_grpc(&self, kind: TypeUrl, name: &str) -> Option<&Arc<Entry>> {
+        match kind {
+            TypeUrl::Cluster if name == self.invalid.name => Some(&self.invalid.cluster),
+            TypeUrl::Endpoints if name == self.invalid.name => Some(&self.invalid.endpoints),
+            _ => None,
         }
     }
 
@@ -241,7 +273,7 @@ fn routes(
             before.is_none_or(|b| !b.by_namespace.keys().eq(scoped.by_namespace.keys()));
         let value = |routes: &Arc<_>| Value::Routes(Arc::clone(routes));
         let any = reuse(before.map(|b| &b.any), value(&scoped.any), || {
-            changed = true
+            changed = true;
         });
         let by_namespace = scoped.by_namespace.iter().map(|(namespace, routes)| {
             let before = before.and_then(|b| b.by_namespace.get(namespace));

@@ -37,20 +37,12 @@ pub(super) fn encode(c: &Cluster, flavour: Flavour) -> cluster::Cluster {
     notes.set("protocol", &c.protocol);
     let policy = &c.policy;
     let mut encoded = cluster::Cluster {
-        name: c.key.to_string(),
-        cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(
-            cluster::cluster::DiscoveryType::Eds.into(),
-        )),
-        eds_cluster_config: Some(cluster::cluster::EdsClusterConfig {
-            eds_config: Some(ads()),
-            ..Default::default()
-        }),
         connect_timeout: duration(policy.connect_timeout.max(MIN_DURATION)),
         load_balancing_policy: Some(balancer::encode(policy.balancer, flavour)),
         circuit_breakers: Some(circuit_breakers(policy)),
         outlier_detection: policy.outlier_detection.as_ref().map(outlier_detection),
         typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), any(&http_options(c)))].into(),
-        ..Default::default()
+        ..without_policy(&c.key.to_string())
     };
     set_transport(c, flavour, &mut encoded);
     notes.keep("identities", &c.identities, tls::decode(&encoded));
@@ -252,6 +244,21 @@ fn decode_outlier(o: &cluster::OutlierDetection) -> Result<OutlierDetection, Dec
             .max_ejection_percent
             .map_or(default.max_ejection_percent, |n| n.value),
     })
+}
+
+/// A cluster of that name with its endpoints by EDS, and nothing else said.
+pub(super) fn without_policy(name: &str) -> cluster::Cluster {
+    cluster::Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(cluster::cluster::ClusterDiscoveryType::Type(
+            cluster::cluster::DiscoveryType::Eds.into(),
+        )),
+        eds_cluster_config: Some(cluster::cluster::EdsClusterConfig {
+            eds_config: Some(ads()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
 }
 
 /// The cluster of everything outside the mesh.

@@ -137,7 +137,7 @@ fn sni_chains(d: &Destination, flavour: Flavour) -> Vec<listener::FilterChain> {
         let wants_raw = any && !std::mem::replace(&mut raw, true);
         match (wants_tls, wants_raw) {
             (true, true) if d.protocol != Protocol::Detect => {
-                push("/any", listener::FilterChainMatch::default())
+                push("/any", listener::FilterChainMatch::default());
             }
             (wants_tls, wants_raw) => {
                 if wants_raw {
@@ -245,7 +245,7 @@ fn decode_sni(
                 .at("filter_chains")?;
             match routes.entry(index) {
                 std::collections::btree_map::Entry::Occupied(mut known) => {
-                    known.get_mut().names.extend(route.names)
+                    known.get_mut().names.extend(route.names);
                 }
                 std::collections::btree_map::Entry::Vacant(new) => {
                     new.insert(route);
