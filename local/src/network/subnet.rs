@@ -111,7 +111,7 @@ impl Addresses {
             return Ok(host);
         }
         let count = POD_LAST - POD_FIRST + 1;
-        let start = self.last.max(POD_FIRST - 1) - POD_FIRST + 1;
+        let start = (self.last + 1).saturating_sub(POD_FIRST);
         let host = (0..count)
             .map(|step| POD_FIRST + ((u16::from(start) + u16::from(step)) % u16::from(count)) as u8)
             .find(|host| !self.pods.values().any(|used| used == host))

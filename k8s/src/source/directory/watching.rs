@@ -79,6 +79,9 @@ pub(super) fn start(
     let (wake, messages) = sync_channel(WAITING_EVENTS);
     let events = wake.clone();
     let handler = move |event: notify::Result<Event>| {
+        if event.as_ref().is_ok_and(|e| is_reading(&e.kind)) {
+            return;
+        }
         // When the channel is full, what is in it leads to a scan, which sees this too.
         let _ = events.try_send(event.map_or(Message::Wake, Message::Event));
     };
@@ -101,6 +104,11 @@ pub(super) fn start(
         .name("weft-manifests".into())
         .spawn(move || watching.run())?;
     Ok((receiver, Stop { stopped, wake }, thread))
+}
+
+/// Somebody looked, ourselves among others: a scan must not lead to the next one.
+fn is_reading(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
 }
 
 impl Watching {
@@ -153,8 +161,6 @@ impl Watching {
                     self.writing.remove(&path);
                     self.written.insert(path);
                 }
-                // Our own reading among others.
-                EventKind::Access(_) => {}
                 _ => {
                     self.written.insert(path);
                 }
