@@ -183,6 +183,11 @@ fn traffic_policy(spec: &TrafficPolicySpec, faults: &mut Vec<Fault>) {
             faults,
         );
     }
+    traffic_numbers(spec, faults);
+}
+
+/// Numbers and durations outside of their ranges.
+fn traffic_numbers(spec: &TrafficPolicySpec, faults: &mut Vec<Fault>) {
     let outlier = spec.outlier_detection.as_ref();
     let breaker = spec.circuit_breaker.as_ref();
     let at_least_one = [

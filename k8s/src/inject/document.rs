@@ -43,9 +43,20 @@ pub fn inject_document(
             Err(errors)
         };
     }
-    let Some(path) = template_path(&kind) else {
-        return Ok(Vec::new());
-    };
+    match template_path(&kind) {
+        Some(path) => one(document, &kind, path, namespaces, config).map(|outcome| vec![outcome]),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// One object with its pod template at that path.
+fn one(
+    document: &mut Value,
+    kind: &str,
+    path: &[&str],
+    namespaces: &dyn Fn(&str) -> NamespaceInfo,
+    config: &InjectConfig,
+) -> Result<Outcome, Vec<Problem>> {
     let text = |field: &str| {
         document
             .get("metadata")
@@ -62,7 +73,7 @@ pub fn inject_document(
     );
     let mut template = &mut *document;
     for field in path {
-        template = template.get_mut(field).ok_or_else(|| {
+        template = template.get_mut(*field).ok_or_else(|| {
             vec![Problem::error(
                 Location::default(),
                 &*object,
@@ -108,11 +119,11 @@ pub fn inject_document(
         Err(reason) => Decision::Skipped(reason),
     };
     let warnings = warnings.into_iter().map(named).collect();
-    Ok(vec![Outcome {
+    Ok(Outcome {
         object,
         decision,
         warnings,
-    }])
+    })
 }
 
 /// Where a kind has its pod template. A Pod is its own.

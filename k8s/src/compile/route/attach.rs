@@ -10,9 +10,9 @@ use weft_model::{BackendKey, Mesh, Namespace, Protocol};
 
 use super::Route;
 use super::backend::is_core;
-use super::rule::Fault;
+use super::fault::Fault;
 use super::spec::ParentRef;
-use crate::compile::index::{Frontend, Index};
+use crate::compile::index::{Frontend, Index, ServiceInfo, ServicePort};
 use crate::compile::report::Report;
 use crate::compile::status::{Condition, ParentStatus, Reason, Status};
 use crate::object::{Kind, ObjectKey};
@@ -250,7 +250,37 @@ fn ports(
         );
         return Err((Reason::UnsupportedValue, "", message, None));
     }
-    let named: Vec<&super::super::index::ServicePort<'_>> = service
+    let named = named_ports(service, parent, key)?;
+    let keys = named
+        .iter()
+        .map(|p| BackendKey::service(service.namespace.clone(), service.name.clone(), p.port));
+    let protocol = |key: &BackendKey| {
+        mesh.clusters
+            .get(key)
+            .map_or(Protocol::Detect, |c| c.protocol)
+    };
+    let (fit, unfit): (Vec<_>, Vec<_>) = keys.partition(|key| fits(route.kind, protocol(key)));
+    match (fit.is_empty(), unfit.first()) {
+        (true, Some(key)) => {
+            let message = format!(
+                "{key} speaks {}, which a {} cannot route",
+                protocol(key),
+                route.kind
+            );
+            let hint = "see appProtocol and the name of the Service's port";
+            Err((Reason::UnsupportedValue, "", message, Some(hint.into())))
+        }
+        _ => Ok(fit),
+    }
+}
+
+/// The service's ports that the reference names: by number, by name, or all.
+fn named_ports<'s, 'a>(
+    service: &'s ServiceInfo<'a>,
+    parent: &ParentRef,
+    key: &ObjectKey,
+) -> Result<Vec<&'s ServicePort<'a>>, Refusal> {
+    let named: Vec<&'s ServicePort<'a>> = service
         .ports
         .iter()
         .filter(|p| parent.port.is_none_or(|port| i64::from(p.port) == port))
@@ -276,27 +306,7 @@ fn ports(
             Some(format!("it has {}", ports.join(", "))),
         ));
     }
-    let keys = named
-        .iter()
-        .map(|p| BackendKey::service(service.namespace.clone(), service.name.clone(), p.port));
-    let protocol = |key: &BackendKey| {
-        mesh.clusters
-            .get(key)
-            .map_or(Protocol::Detect, |c| c.protocol)
-    };
-    let (fit, unfit): (Vec<_>, Vec<_>) = keys.partition(|key| fits(route.kind, protocol(key)));
-    match (fit.is_empty(), unfit.first()) {
-        (true, Some(key)) => {
-            let message = format!(
-                "{key} speaks {}, which a {} cannot route",
-                protocol(key),
-                route.kind
-            );
-            let hint = "see appProtocol and the name of the Service's port";
-            Err((Reason::UnsupportedValue, "", message, Some(hint.into())))
-        }
-        _ => Ok(fit),
-    }
+    Ok(named)
 }
 
 /// Can this kind of route say something about a port of this protocol? TCP underlies them all.

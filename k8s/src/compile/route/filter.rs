@@ -5,7 +5,7 @@ use weft_model::Hostname;
 use weft_model::route::filter::{HeaderEdit, HeaderText, Scheme};
 use weft_model::route::{HeaderEdits, PathRewrite, Redirect, Rewrite};
 
-use super::rule::{Fault, check_backend, header_name};
+use super::fault::{Fault, check_backend, header_name};
 use super::spec::{
     BackendRef, Filter, HeaderModifier, Named, PathModifier, RequestMirror, RequestRedirect,
 };

@@ -5,48 +5,14 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
 use weft_model::duration;
 use weft_model::route::{
     HeaderMatch, HttpMatch, PathMatch, QueryMatch, ResetRetry, RetryPolicy, ValueMatch,
 };
 
+use super::fault::{Fault, check_backend, header_name};
 use super::filter::{self, Effects};
-use super::spec::{BackendRef, Match, Method, Named, Retry, Rule, Timeouts, Typed};
-
-/// A mistake inside an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    /// The field's path.
-    pub(crate) field: String,
-    /// What is wrong.
-    pub(crate) reason: String,
-    /// What would be right.
-    pub(crate) hint: Option<String>,
-    /// It is correct, but Weft cannot do it: the rule answers 500, as the Gateway API demands.
-    pub(crate) unsupported: bool,
-}
-
-impl Fault {
-    pub(crate) fn new(field: impl Into<String>, reason: impl ToString) -> Self {
-        Self {
-            field: field.into(),
-            reason: reason.to_string(),
-            hint: None,
-            unsupported: false,
-        }
-    }
-
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    pub(super) fn unsupported(mut self) -> Self {
-        self.unsupported = true;
-        self
-    }
-}
+use super::spec::{Match, Method, Named, Retry, Rule, Timeouts, Typed};
 
 /// A rule without its references.
 pub(super) struct Draft {
@@ -114,30 +80,6 @@ pub(super) fn draft(rule: &Rule, grpc: bool, field: &str, faults: &mut Vec<Fault
     }
 }
 
-/// What is wrong with a reference before anybody looks for what it names.
-pub(super) fn check_backend(backend: &BackendRef, field: &str, faults: &mut Vec<Fault>) {
-    let service = backend.kind.as_deref().unwrap_or("Service") == "Service";
-    match backend.port {
-        Some(port) if !(1..=65535).contains(&port) => {
-            faults.push(Fault::new(
-                format!("{field}.port"),
-                format!("{port} is not a port: expected 1 to 65535"),
-            ));
-        }
-        None if service => faults.push(Fault::new(
-            format!("{field}.port"),
-            "a Service is referred to with its port",
-        )),
-        _ => {}
-    }
-    if let Some(weight) = backend.weight.filter(|w| !(0..=1_000_000).contains(w)) {
-        faults.push(Fault::new(
-            format!("{field}.weight"),
-            format!("{weight} is not a weight: expected 0 to 1000000"),
-        ));
-    }
-}
-
 fn one_match(m: &Match, grpc: bool, field: &str) -> Result<DraftMatch, Fault> {
     let mut http = HttpMatch {
         headers: headers(&m.headers, field)?,
@@ -187,17 +129,6 @@ fn headers(all: &[Named], field: &str) -> Result<Vec<HeaderMatch>, Fault> {
         }
     }
     Ok(found)
-}
-
-/// A header's name, in any case.
-pub(super) fn header_name(name: &str, field: &str) -> Result<HeaderName, Fault> {
-    let wrong = |_| {
-        Fault::new(
-            format!("{field}.name"),
-            format!("{name:?} is not a header name (RFC 9110, 5.1)"),
-        )
-    };
-    HeaderName::from_bytes(name.as_bytes()).map_err(wrong)
 }
 
 fn value(named: &Named, field: &str) -> Result<ValueMatch, Fault> {

@@ -10,9 +10,10 @@ use weft_model::{BackendKey, Cluster, HostnameMatch, Mesh, Meta, Protocol, SniRo
 
 use super::attach;
 use super::backend::Resolver;
-use super::rule::{Fault, check_backend};
+use super::fault::{Fault, check_backend};
+use super::notes::Notes;
 use super::spec::{self, BackendRef, ParentRef};
-use super::{Content, Notes, Route, route};
+use super::{Content, Route, route};
 use crate::compile::report::Report;
 use crate::object::{Kind, Stored};
 use crate::problem::Severity;

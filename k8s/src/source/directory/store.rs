@@ -149,29 +149,11 @@ impl FileStore {
 /// Reads one file. What of it cannot be used keeps its last good version.
 fn read(path: &Path, layer: Layer, signature: Signature, known: Option<&File>) -> File {
     let file = Arc::new(path.to_owned());
-    let refused = |reason: String| {
-        let problem = Problem::error(
-            Location {
-                file: file.clone(),
-                line: 0,
-                column: 0,
-            },
-            "",
-            "",
-            reason,
-        );
-        let kept = known.is_some_and(|k| !k.objects.is_empty());
-        let problem = if kept {
-            problem.hint("its last good version stays in force")
-        } else {
-            problem
-        };
-        File {
-            layer,
-            signature,
-            objects: known.map(|k| k.objects.clone()).unwrap_or_default(),
-            problems: vec![problem],
-        }
+    let refused = |reason: String| File {
+        layer,
+        signature,
+        objects: known.map(|k| k.objects.clone()).unwrap_or_default(),
+        problems: vec![unreadable(&file, reason, known)],
     };
     if signature.size > MAX_FILE_BYTES as u64 {
         return refused(format!(
@@ -226,5 +208,20 @@ fn read(path: &Path, layer: Layer, signature: Signature, known: Option<&File>) -
         signature,
         objects: parsed.objects,
         problems: parsed.problems,
+    }
+}
+
+fn unreadable(file: &Arc<PathBuf>, reason: String, known: Option<&File>) -> Problem {
+    let source = Location {
+        file: file.clone(),
+        line: 0,
+        column: 0,
+    };
+    let problem = Problem::error(source, "", "", reason);
+    match known {
+        Some(file) if !file.objects.is_empty() => {
+            problem.hint("its last good version stays in force")
+        }
+        _ => problem,
     }
 }
