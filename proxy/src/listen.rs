@@ -48,7 +48,7 @@ impl Sockets {
             match listen(SocketAddr::new(v6, port)) {
                 Ok(socket) => sockets.push(socket),
                 Err(e) if no_ipv6(&e) => {
-                    tracing::info!(%port, "IPv6 is not available; only IPv4 is listened on")
+                    tracing::info!(%port, "IPv6 is not available; only IPv4 is listened on");
                 }
                 Err(e) => return Err(e),
             }
@@ -108,7 +108,7 @@ pub async fn accept(listener: &TcpListener) -> Captured<TcpStream> {
                     };
                 }
                 Err(error) => {
-                    tracing::debug!(%peer, %error, "a connection ended before it was accepted")
+                    tracing::debug!(%peer, %error, "a connection ended before it was accepted");
                 }
             },
             Err(error) if of_one_connection(&error) => {}

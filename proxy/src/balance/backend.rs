@@ -31,7 +31,7 @@ pub struct Backend {
     /// What is in use of it.
     pub limits: Limits,
     cluster: Watch<Cluster>,
-    endpoints: Watch<Endpoints>,
+    members: Watch<Endpoints>,
     set: RefCell<Set>,
     used: Cell<Instant>,
 }
@@ -48,7 +48,7 @@ struct Set {
 
 #[derive(Debug, Default)]
 struct Members {
-    members: Vec<Member>,
+    list: Vec<Member>,
     equal_weights: bool,
     turn: usize,
 }
@@ -87,7 +87,7 @@ impl Backend {
             metrics,
             limits,
             cluster,
-            endpoints,
+            members: endpoints,
             set: RefCell::default(),
             used: Cell::new(Instant::now()),
         }
@@ -98,11 +98,11 @@ impl Backend {
         &self,
         deadline: impl FnOnce() -> tokio::time::Instant,
     ) -> Result<Arc<Cluster>, Error> {
-        let (mut cluster, mut endpoints) = (self.cluster.get(), self.endpoints.get());
+        let (mut cluster, mut endpoints) = (self.cluster.get(), self.members.get());
         if cluster.is_pending() || endpoints.is_pending() {
             let deadline = deadline();
             cluster = self.cluster.ready(deadline).await;
-            endpoints = self.endpoints.ready(deadline).await;
+            endpoints = self.members.ready(deadline).await;
         }
         let cluster = match cluster {
             Known::Present(cluster) => cluster,
@@ -130,7 +130,7 @@ impl Backend {
         let Set {
             ready, draining, ..
         } = &mut *set;
-        let members = if ready.members.is_empty() {
+        let members = if ready.list.is_empty() {
             draining
         } else {
             ready
@@ -158,11 +158,11 @@ impl Backend {
             Known::Present(cluster) => cluster.policy.idle_timeout,
             Known::Absent | Known::Pending => Duration::ZERO,
         };
-        let set = self.set.borrow();
-        // No short cut: every pool has to be swept.
-        set.known
-            .values()
-            .fold(false, |left, e| e.pool.sweep(now, idle_timeout) || left)
+        let mut left = false;
+        for endpoint in self.set.borrow().known.values() {
+            left |= endpoint.pool.sweep(now, idle_timeout);
+        }
+        left
     }
 
     /// Lets go of all pooled connections.
@@ -182,7 +182,7 @@ impl Backend {
     /// Endpoints that are out now, and all.
     fn ejected(&self) -> (usize, usize) {
         let set = self.set.borrow();
-        let members = &set.ready.members;
+        let members = &set.ready.list;
         let out = members
             .iter()
             .filter(|m| m.endpoint.outlier.ejected())
@@ -207,8 +207,8 @@ impl Set {
             let sum: f64 = old.values().map(|e| e.load.estimate(now)).sum();
             Duration::from_nanos((sum / old.len() as f64) as u64)
         });
-        self.ready.members.clear();
-        self.draining.members.clear();
+        self.ready.list.clear();
+        self.draining.list.clear();
         for given in &endpoints.endpoints {
             let known = old
                 .remove(&given.address)
@@ -227,8 +227,8 @@ impl Set {
             let weight = given.weight;
             let member = Member { endpoint, weight };
             match given.health {
-                Health::Ready => self.ready.members.push(member),
-                Health::Draining => self.draining.members.push(member),
+                Health::Ready => self.ready.list.push(member),
+                Health::Draining => self.draining.list.push(member),
                 Health::NotReady => {}
             }
         }
@@ -236,10 +236,7 @@ impl Set {
             gone.pool.retire();
         }
         for members in [&mut self.ready, &mut self.draining] {
-            members.equal_weights = members
-                .members
-                .windows(2)
-                .all(|w| w[0].weight == w[1].weight);
+            members.equal_weights = members.list.windows(2).all(|w| w[0].weight == w[1].weight);
         }
         self.of = Some(Arc::clone(endpoints));
     }
@@ -253,11 +250,11 @@ impl Members {
         usable: impl Fn(&Endpoint) -> bool,
     ) -> Option<Rc<Endpoint>> {
         // The common case needs no draw.
-        if let [only] = self.members.as_slice() {
+        if let [only] = self.list.as_slice() {
             return usable(&only.endpoint).then(|| Rc::clone(&only.endpoint));
         }
         let field = Field {
-            members: &self.members,
+            members: &self.list,
             balancer,
             now,
             usable,
@@ -265,7 +262,7 @@ impl Members {
         let at = pick(balancer, &field, self.equal_weights, &mut self.turn, || {
             fastrand::u64(..)
         })?;
-        Some(Rc::clone(&self.members[at].endpoint))
+        Some(Rc::clone(&self.list[at].endpoint))
     }
 }
 

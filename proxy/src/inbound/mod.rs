@@ -38,10 +38,20 @@ const PERMISSIVE_QUIET: Duration = Duration::from_millis(40);
 /// Serves one connection to the application.
 pub async fn serve(conn: Captured<TcpStream>, worker: &Rc<Worker>) {
     let (peer, original_dst) = (conn.peer, conn.original_dst);
-    if let Err(error) = run(conn, worker).await {
-        let reason = reason(&error);
-        worker.shared.metrics.refuse("inbound", reason);
-        tracing::warn!(%peer, destination = %original_dst, reason, "an inbound connection is refused: {error}");
+    match run(conn, worker).await {
+        Ok(()) => {}
+        // A port that is only knocked at is no refusal.
+        Err(
+            Error::Request(RequestError::ClientGone)
+            | Error::Connect(ConnectError::Tls(HandshakeFailure::Io)),
+        ) => {
+            tracing::debug!(%peer, "a client left before it was served");
+        }
+        Err(error) => {
+            let reason = reason(&error);
+            worker.shared.metrics.refuse("inbound", reason);
+            tracing::warn!(%peer, destination = %original_dst, reason, "an inbound connection is refused: {error}");
+        }
     }
 }
 
@@ -130,7 +140,7 @@ async fn mutual(
         (Some(Inner::Http1), _) => http::serve(conn, Version::Http1, judge, worker).await,
         (Some(Inner::Http2), _) => http::serve(conn, Version::Http2, judge, worker).await,
         (Some(Inner::Tcp), _) | (None, Protocol::Tcp | Protocol::Tls) => {
-            tcp::serve(conn, judge, worker).await?
+            tcp::serve(conn, judge, worker).await?;
         }
         (None, Protocol::Http | Protocol::Http2 | Protocol::Grpc) => {
             let (io, detected) = detected(conn.io, None).await?;
@@ -217,7 +227,7 @@ where
         worker
             .shared
             .metrics
-            .detect("inbound", conn.original_dst.port(), label)
+            .detect("inbound", conn.original_dst.port(), label);
     };
     match detected {
         Detected::Closed => return Ok(()),
@@ -228,7 +238,7 @@ where
         Detected::Http1 => http::serve(conn, Version::Http1, judge, worker).await,
         Detected::Http2 => http::serve(conn, Version::Http2, judge, worker).await,
         Detected::Tls(_) | Detected::Opaque | Detected::Closed => {
-            tcp::serve(conn, judge, worker).await?
+            tcp::serve(conn, judge, worker).await?;
         }
         Detected::Quiet => {
             let mut server = tcp::open(&conn).await?;
@@ -249,7 +259,7 @@ where
                     }
                 }
                 Ok(First::Closed) => {
-                    tcp::forward(conn, server, bytes::Bytes::new(), judge, worker).await
+                    tcp::forward(conn, server, bytes::Bytes::new(), judge, worker).await;
                 }
                 Err(error) => tracing::debug!(%error, "a quiet connection broke"),
             }

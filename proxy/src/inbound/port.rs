@@ -14,7 +14,7 @@ use crate::pool::Pool;
 use crate::worker::DISCOVERY_PATIENCE;
 
 /// How long an unused connection to the application is kept; Node closes after 5 s.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A port of the workload.
 #[derive(Debug)]
@@ -84,10 +84,11 @@ impl Port {
 
     /// Closes idle connections. True: some are left.
     pub fn sweep(&self, now: Instant) -> bool {
-        self.pools
-            .borrow()
-            .values()
-            .fold(false, |left, p| p.sweep(now, IDLE_TIMEOUT) || left)
+        let mut left = false;
+        for pool in self.pools.borrow().values() {
+            left |= pool.sweep(now, IDLE_TIMEOUT);
+        }
+        left
     }
 
     /// When the last connection came.

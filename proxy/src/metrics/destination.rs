@@ -12,7 +12,7 @@ pub struct DestinationMetrics {
     metrics: Arc<Metrics>,
     /// The value of the `destination` label.
     pub name: String,
-    requests: RefCell<Vec<((&'static str, u16, &'static str), Counter)>>,
+    requests: RefCell<Vec<(Answer, Counter)>>,
     attempts: RefCell<Vec<(&'static str, Counter)>>,
     retries: RefCell<Vec<(&'static str, Counter)>>,
     durations: OnceCell<Arc<Durations>>,
@@ -84,6 +84,9 @@ impl DestinationMetrics {
         }
     }
 }
+
+/// Protocol, status, reason.
+type Answer = (&'static str, u16, &'static str);
 
 /// A few outcomes make up nearly all: looking through them is cheaper than hashing.
 fn count<K: PartialEq>(known: &RefCell<Vec<(K, Counter)>>, key: K, get: impl FnOnce() -> Counter) {

@@ -124,18 +124,14 @@ impl<'a> Attempts<'a> {
             };
             let result = self.once(request.map(|()| outgoing)).await;
             let again = match &result {
-                Ok(answered) => match refused_behind(answered) {
-                    Some(error) => {
-                        retry::wanted(&self.forward.retry, &method, Outcome::Failed(&error))
-                    }
-                    None => {
-                        let status = retry::effective_status(
-                            answered.response.status(),
-                            answered.response.headers(),
-                        );
-                        retry::wanted(&self.forward.retry, &method, Outcome::Answered(status))
-                    }
-                },
+                Ok(answered) => {
+                    let headers = answered.response.headers();
+                    let status = retry::effective_status(answered.response.status(), headers);
+                    retry::wanted(&self.forward.retry, &method, Outcome::Answered(status))
+                        || failed_behind(answered).is_some_and(|error| {
+                            retry::wanted(&self.forward.retry, &method, Outcome::Failed(&error))
+                        })
+                }
                 Err(error) => retry::wanted(&self.forward.retry, &method, Outcome::Failed(error)),
             };
             if !again {
@@ -239,17 +235,26 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// A sidecar that could not reach its own application answers so itself; nothing was processed then.
-fn refused_behind(answered: &Answered) -> Option<Error> {
+/// A sidecar whose application gave no answer answers itself. Whether to try again depends on what happened there, as if
+/// the application had been called without it.
+fn failed_behind(answered: &Answered) -> Option<Error> {
     answered.in_flight.endpoint.identity.as_ref()?;
-    let status = answered
-        .response
-        .headers()
-        .get(reply::PROXY_STATUS)?
-        .to_str()
-        .ok()?;
-    (status.starts_with("weft;") && status.ends_with("stage=connect"))
-        .then_some(ConnectError::Refused.into())
+    let status = answered.response.headers().get(reply::PROXY_STATUS)?;
+    failure_told(status.to_str().ok()?)
+}
+
+/// The failure that a sidecar's `Proxy-Status` tells of, as [`reply::error`] writes it; those never retried left out.
+fn failure_told(proxy_status: &str) -> Option<Error> {
+    let told = proxy_status.strip_prefix("weft; ")?;
+    if told.ends_with("; stage=connect") {
+        return Some(ConnectError::Refused.into());
+    }
+    let (_, details) = told.split_once("; details=\"")?;
+    match details.split_once(':')?.0 {
+        "not_taken" => Some(ExchangeError::NotTaken.into()),
+        "reset" => Some(ExchangeError::Reset.into()),
+        _ => None,
+    }
 }
 
 /// Sends to the endpoint that was picked, over a connection from its pool or a new one.
@@ -328,4 +333,36 @@ async fn open(
     );
     let within = cluster.policy.connect_timeout;
     Ok(connect::to_endpoint(dialer, metrics, endpoint.address, identity, inner, within).await?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::error::PickError;
+
+    #[test]
+    fn a_sidecar_tells_what_happened_behind_it() {
+        let refused: Error = ConnectError::Refused.into();
+        let (reset, not_taken): (Error, Error) =
+            (ExchangeError::Reset.into(), ExchangeError::NotTaken.into());
+        for (error, told) in [
+            (ConnectError::Timeout.into(), Some(refused.clone())),
+            (refused.clone(), Some(refused)),
+            (reset.clone(), Some(reset)),
+            (not_taken.clone(), Some(not_taken)),
+            (ExchangeError::Malformed.into(), None),
+            (PickError::NoneReady.into(), None),
+        ] {
+            for grpc in [false, true] {
+                let reply = reply::error(&error, grpc);
+                let status = reply.headers()[reply::PROXY_STATUS].to_str().unwrap();
+                assert_eq!(failure_told(status), told, "{status}");
+            }
+        }
+        assert_eq!(
+            failure_told("nginx; details=\"reset: \"; stage=connect"),
+            None
+        );
+    }
 }

@@ -53,7 +53,9 @@ pub async fn serve(
         version,
         peer: conn.peer,
     });
-    let stop = worker.changed(true, || false);
+    // A connection that begins during the drain is served: the application may need it for its own end.
+    let until_drain = !worker.shared.drain.is_draining();
+    let stop = worker.changed(until_drain, || false);
     let served = crate::http::serve(conn.io, version, stop, |request| {
         call(Rc::clone(&context), request)
     })

@@ -16,7 +16,7 @@ use crate::http::{Body, Version};
 use crate::worker::{DISCOVERY_PATIENCE, Worker};
 
 /// Draws which of the mirrors get a copy of this request.
-pub fn drawn(mirrors: &[Mirror]) -> Vec<BackendKey> {
+pub(super) fn drawn(mirrors: &[Mirror]) -> Vec<BackendKey> {
     let wanted = |m: &&Mirror| fastrand::u32(..m.denominator.max(1)) < m.numerator;
     mirrors
         .iter()
@@ -26,7 +26,7 @@ pub fn drawn(mirrors: &[Mirror]) -> Vec<BackendKey> {
 }
 
 /// Sends the copies, in the background.
-pub fn send(
+pub(super) fn send(
     to: Vec<BackendKey>,
     head: &Parts,
     body: &Bytes,

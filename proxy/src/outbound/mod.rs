@@ -21,7 +21,7 @@ pub use destination::Destination;
 
 use crate::config::OutboundPolicy;
 use crate::detect::{self, Detected, First, QUIET};
-use crate::error::{DestinationError, Error};
+use crate::error::{DestinationError, Error, RequestError};
 use crate::http::Version;
 use crate::listen::{Captured, close_with_reset};
 use crate::prefixed::Prefixed;
@@ -30,10 +30,16 @@ use crate::worker::Worker;
 /// Serves one connection of the application.
 pub async fn serve(conn: Captured<TcpStream>, worker: &Rc<Worker>) {
     let (peer, original_dst) = (conn.peer, conn.original_dst);
-    if let Err(error) = run(conn, worker).await {
-        let reason = error.verdict().reason;
-        worker.shared.metrics.refuse("outbound", reason);
-        tracing::warn!(%peer, destination = %original_dst, reason, "an outbound connection is refused: {error}");
+    match run(conn, worker).await {
+        Ok(()) => {}
+        Err(Error::Request(RequestError::ClientGone)) => {
+            tracing::debug!(%peer, "a client left before it was served");
+        }
+        Err(error) => {
+            let reason = error.verdict().reason;
+            worker.shared.metrics.refuse("outbound", reason);
+            tracing::warn!(%peer, destination = %original_dst, reason, "an outbound connection is refused: {error}");
+        }
     }
 }
 
@@ -76,10 +82,10 @@ async fn run(conn: Captured<TcpStream>, worker: &Rc<Worker>) -> Result<(), Error
     }
     match detected {
         Detected::Http1 if may_be_http(known.protocol) => {
-            http::serve(conn, Version::Http1, destination, worker).await
+            http::serve(conn, Version::Http1, destination, worker).await;
         }
         Detected::Http2 if may_be_http(known.protocol) => {
-            http::serve(conn, Version::Http2, destination, worker).await
+            http::serve(conn, Version::Http2, destination, worker).await;
         }
         Detected::Closed => {}
         Detected::Quiet => Box::pin(quiet(conn, &known, destination, worker)).await?,
@@ -108,7 +114,7 @@ async fn detected(
     // A client that breaks off before it has said anything is no news.
     detect::detect(io, quiet)
         .await
-        .map_err(|_| crate::error::RequestError::ClientGone.into())
+        .map_err(|_| RequestError::ClientGone.into())
 }
 
 /// The client waits for the server to speak, it seems: connect, and see who does.
@@ -124,7 +130,7 @@ async fn quiet(
         worker
             .shared
             .metrics
-            .detect("outbound", conn.original_dst.port(), label)
+            .detect("outbound", conn.original_dst.port(), label);
     };
     match detect::race(&mut conn.io, &mut server.io).await {
         Ok(First::Server(bytes)) => {

@@ -32,10 +32,13 @@ pub struct Http2 {
 pub struct Pool {
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Multiplexed>>,
-    connecting: RefCell<Option<Shared<LocalBoxFuture<'static, Result<(), Error>>>>>,
+    connecting: RefCell<Option<Connecting>>,
     /// Grows when everything in it has become unusable; connections in use are then not taken back.
     generation: Cell<u64>,
 }
+
+/// A connection in the making, for everyone who waits for it.
+type Connecting = Shared<LocalBoxFuture<'static, Result<(), Error>>>;
 
 #[derive(Debug)]
 struct Idle {
@@ -117,7 +120,7 @@ impl Pool {
         Err(ExchangeError::NotTaken.into())
     }
 
-    fn begin<F>(self: &Rc<Self>, connect: F) -> Shared<LocalBoxFuture<'static, Result<(), Error>>>
+    fn begin<F>(self: &Rc<Self>, connect: F) -> Connecting
     where
         F: Future<Output = Result<Http2, Error>> + 'static,
     {

@@ -88,7 +88,9 @@ pub struct Agreed {
 
 impl Agreed {
     fn of(connection: &rustls::CommonState) -> Self {
-        let group = connection.negotiated_key_exchange_group().map(|g| g.name());
+        let group = connection
+            .negotiated_key_exchange_group()
+            .map(SupportedKxGroup::name);
         Self {
             version: connection
                 .protocol_version()
