@@ -29,17 +29,18 @@ trace() {
   echo "nft rules:"; nft list ruleset 2>/dev/null | sed -E 's/counter packets [0-9]+ bytes [0-9]+//'
   echo "iptables rules:"; iptables-save 2>/dev/null | grep -v '^#' | sed -E 's/\[[0-9]+:[0-9]+\]//' || true
   echo "mounts:"; awk '{print $5}' /proc/self/mountinfo | sort
-  echo "processes:"; pgrep -xl 'weft(-.*)?|shop|nginx|redis-server|postgres|mariadbd' | awk '{print $2}' | sort || true
+  echo "processes:"; ps -eo comm= | grep -xE 'weft(-.*)?|shop|nginx|redis-server|postgres|mariadbd' | sort || true
   echo "files:"; find /run/weft /run/netns /var/lib/weft /data /etc/shop -maxdepth 1 2>/dev/null | sort || true
 }
 
 before=$(mktemp)
 after=$(mktemp)
+report=
 finish() {
   status=$?
   trap - EXIT
   if [ "${up:-}" ]; then weft local down --name "$name" || status=1; fi
-  rm -f "$before" "$after"
+  rm -f "$before" "$after" "$report"
   exit $status
 }
 
@@ -53,23 +54,25 @@ weft local up -f examples/shop/k8s --name "$name" --detach
 weft local ps --name "$name"
 
 say "Customers shop for $load_seconds s (the load pod), and one comes from outside the mesh, by the node port"
-sleep 1
+report=$(mktemp)
+shop report --objects "/run/weft/$name/objects" --seconds "$load_seconds" >"$report" &
+reporting=$!
 deadline=$((SECONDS + load_seconds))
 until curl -sf -m 5 -H 'Accept: text/html' http://127.0.0.1:30080/ | grep -o '<h1>.*</h1>' | sed -E 's/<[^>]+>//g'; do
   [ $SECONDS -lt $deadline ] || fail "nobody answers at http://127.0.0.1:30080/"
   sleep 0.5
 done
-while [ $SECONDS -lt $deadline ]; do sleep 1; done
+wait "$reporting"
 
-say "Who calls whom, by the sidecars' own metrics"
-shop report --objects "/run/weft/$name/objects"
+say "Who called whom meanwhile, by the sidecars' own metrics"
+cat "$report"
 
-say "What the customers saw, retries and all"
+say "What the customers saw, retries and all, since the shop opened"
 shop report --objects "/run/weft/$name/objects" --customers
 
 if [ "${KEEP:-}" ]; then
   up=
-  rm -f "$before" "$after"
+  rm -f "$before" "$after" "$report"
   trap - EXIT
   say "Left up. Try:"
   cat <<TXT
@@ -81,7 +84,7 @@ if [ "${KEEP:-}" ]; then
   weft identity deploy/payments --name $name                          # certificate chain and SPIFFE id
   weft local exec deploy/web --name $name -- curl -s http://catalogue/products
   weft local logs deploy/payments --name $name
-  $EDITOR examples/shop/k8s/recommendations.yaml                       # other weights, more replicas: live when saved
+  \$EDITOR examples/shop/k8s/recommendations.yaml                       # other weights, more replicas: live when saved
   shop report                                                         # the table again
   weft local down --name $name
 TXT

@@ -87,7 +87,9 @@ fn items(reply: &Value) -> Contents {
         }),
         _ => None,
     });
-    Contents { items: items.collect() }
+    Contents {
+        items: items.collect(),
+    }
 }
 
 impl Cart for Carts {
@@ -99,7 +101,8 @@ impl Cart for Carts {
             ));
         }
         let quantity = request.quantity.to_string();
-        self.command(&["HINCRBY", &key, &request.product, &quantity]).await?;
+        self.command(&["HINCRBY", &key, &request.product, &quantity])
+            .await?;
         self.contents(&key).await
     }
 
@@ -171,7 +174,10 @@ mod tests {
         );
         assert_eq!(client.get("u".into()).await.unwrap(), cart);
         assert_eq!(client.clear("u".into()).await.unwrap(), Contents::default());
-        let refused = client.add(AddRequest { quantity: 0, ..add }).await.unwrap_err();
+        let refused = client
+            .add(AddRequest { quantity: 0, ..add })
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     }
 }

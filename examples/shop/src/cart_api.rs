@@ -108,10 +108,15 @@ impl Client {
         M: Message + Default + 'static,
     {
         let mut grpc = tonic::client::Grpc::new(self.0.clone());
-        grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        grpc.ready()
+            .await
+            .map_err(|e| Status::unavailable(e.to_string()))?;
         let codec = ProstCodec::<M, Contents>::default();
         let path = PathAndQuery::from_static(path);
-        Ok(grpc.unary(Request::new(message), path, codec).await?.into_inner())
+        Ok(grpc
+            .unary(Request::new(message), path, codec)
+            .await?
+            .into_inner())
     }
 }
 
@@ -122,7 +127,8 @@ pub(crate) trait Cart: Send + Sync + 'static {
     /// Reads a cart.
     fn get(&self, request: GetRequest) -> impl Future<Output = Result<Contents, Status>> + Send;
     /// Empties a cart.
-    fn clear(&self, request: ClearRequest) -> impl Future<Output = Result<Contents, Status>> + Send;
+    fn clear(&self, request: ClearRequest)
+    -> impl Future<Output = Result<Contents, Status>> + Send;
 }
 
 /// The service as tonic's router takes it.

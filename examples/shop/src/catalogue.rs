@@ -90,7 +90,10 @@ mod tests {
         let url = start(Catalogue::new()).await;
         let client = Client::new();
         let all: Vec<Product> = client.get(&format!("{url}/products")).await.unwrap();
-        let one: Product = client.get(&format!("{url}/products/{}", all[1].id)).await.unwrap();
+        let one: Product = client
+            .get(&format!("{url}/products/{}", all[1].id))
+            .await
+            .unwrap();
         assert_eq!(one, all[1]);
         let missing = client
             .get::<Product>(&format!("{url}/products/none"))

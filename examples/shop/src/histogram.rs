@@ -15,7 +15,9 @@ pub(crate) struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { counts: [0; BUCKETS] }
+        Self {
+            counts: [0; BUCKETS],
+        }
     }
 }
 

@@ -40,7 +40,10 @@ pub(crate) enum CallError {
     },
     /// A success whose body is not what was expected.
     #[error("{url}: {source}")]
-    Body { url: String, source: serde_json::Error },
+    Body {
+        url: String,
+        source: serde_json::Error,
+    },
 }
 
 /// A pool of connections. Cheap to clone.
@@ -73,7 +76,11 @@ impl Client {
     }
 
     /// POSTs JSON and reads JSON.
-    pub(crate) async fn post<T: DeserializeOwned>(&self, url: &str, body: &impl Serialize) -> Result<T, CallError> {
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CallError> {
         let body = serde_json::to_vec(body).map_err(|source| CallError::Body {
             url: url.into(),
             source,
@@ -81,7 +88,12 @@ impl Client {
         parse(url, &self.send(Method::POST, url, Some(body.into())).await?)
     }
 
-    async fn send(&self, method: Method, url: &str, body: Option<Bytes>) -> Result<Bytes, CallError> {
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<Bytes>,
+    ) -> Result<Bytes, CallError> {
         let mut request = Request::builder().method(method).uri(url);
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -93,7 +105,11 @@ impl Client {
                 source,
             })?;
         let exchange = async {
-            let response = self.0.request(request).await.map_err(|e| connection(url, e))?;
+            let response = self
+                .0
+                .request(request)
+                .await
+                .map_err(|e| connection(url, e))?;
             let status = response.status();
             let body = response
                 .into_body()
@@ -109,7 +125,9 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let body = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
+        let body = String::from_utf8_lossy(&body[..body.len().min(200)])
+            .trim()
+            .to_owned();
         Err(CallError::Status {
             url: url.into(),
             status,

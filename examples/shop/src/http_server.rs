@@ -77,7 +77,10 @@ async fn serve_on(listener: TcpListener, service: impl Service, stop: impl Futur
         }
     }
     drop(listener);
-    if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
+    if tokio::time::timeout(GRACE, connections.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("requests still in flight after {GRACE:?}");
     }
 }
@@ -91,7 +94,10 @@ fn serve_connection(stream: TcpStream, service: Arc<impl Service>, connections: 
         .serve_connection(
             TokioIo::new(stream),
             service_fn(move |request: Request<Incoming>| {
-                let (service, socket) = (service.clone(), socket.as_ref().and_then(|s| s.try_clone().ok()));
+                let (service, socket) = (
+                    service.clone(),
+                    socket.as_ref().and_then(|s| s.try_clone().ok()),
+                );
                 async move {
                     if request.uri().path() == "/healthz" {
                         return Ok(text(StatusCode::OK, "ok\n"));
@@ -119,7 +125,10 @@ fn serve_connection(stream: TcpStream, service: Arc<impl Service>, connections: 
 
 /// Reads a JSON body. The error is the reply to send: 400, or 413 beyond 64 KiB.
 pub(crate) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
-    match Limited::new(request.into_body(), BODY_LIMIT).collect().await {
+    match Limited::new(request.into_body(), BODY_LIMIT)
+        .collect()
+        .await
+    {
         Ok(collected) => serde_json::from_slice(&collected.to_bytes())
             .map_err(|error| failure(StatusCode::BAD_REQUEST, &error.to_string())),
         Err(error) => Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string())),
@@ -129,7 +138,11 @@ pub(crate) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Res
 /// A 200 with a JSON body.
 pub(crate) fn json(value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
-        Ok(bytes) => Answer::Reply(typed(StatusCode::OK, "application/json", Full::new(bytes.into()))),
+        Ok(bytes) => Answer::Reply(typed(
+            StatusCode::OK,
+            "application/json",
+            Full::new(bytes.into()),
+        )),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
@@ -158,12 +171,17 @@ fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     typed(status, "text/plain", Full::new(body.into()))
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: Full<Bytes>) -> Response<Full<Bytes>> {
+fn typed(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Full<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
     response
 }
 
@@ -211,7 +229,10 @@ mod tests {
     async fn health_is_answered_and_a_reset_is_no_answer() {
         let url = testing::start(Resets).await;
         let client = Client::new();
-        assert_eq!(client.text(&format!("{url}/healthz")).await.unwrap(), "ok\n");
+        assert_eq!(
+            client.text(&format!("{url}/healthz")).await.unwrap(),
+            "ok\n"
+        );
         let error = client.text(&url).await.unwrap_err();
         assert!(matches!(error, CallError::Connection { .. }), "{error}");
     }

@@ -1,5 +1,5 @@
-//! Customers. Each walks home -> product -> cart -> checkout, thinks, and begins again, for a time or for ever; what they
-//! saw is printed at the end, and served as JSON on `/stats` meanwhile.
+//! Customers. They wait for the shop to open; then each walks home -> product -> cart -> checkout, thinks, and begins again,
+//! for a time or for ever. What they saw is printed at the end, and served as JSON on `/stats` meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +47,9 @@ pub(crate) struct Options {
 /// The steps of a customer, in their order.
 const STEPS: [&str; 4] = ["home", "product", "add", "checkout"];
 const PRODUCTS: [&str; 6] = ["warp", "weft", "shuttle", "loom", "reed", "book"];
+
+/// How often a shop that is not open is looked at again.
+const CLOSED: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default, Clone)]
 struct Tally {
@@ -127,12 +130,20 @@ pub(crate) enum Error {
 
 /// Drives load for the time asked, or until asked to stop, and prints what was seen.
 pub(crate) async fn run(options: Options) -> Result<(), Error> {
-    let (stats, client) = (Stats::default(), Client::new());
-    for number in 0..options.users {
-        let (stats, client, url) = (stats.clone(), client.clone(), options.url.clone());
-        let think = Duration::from_millis(options.think);
-        tokio::spawn(async move { customer(number, &url, think, &client, &stats).await });
-    }
+    let stats = Stats::default();
+    let (url, think, customer_stats) = (
+        options.url,
+        Duration::from_millis(options.think),
+        stats.clone(),
+    );
+    tokio::spawn(async move {
+        let client = Client::new();
+        open(&url, &client).await;
+        for number in 0..options.users {
+            let (stats, client, url) = (customer_stats.clone(), client.clone(), url.clone());
+            tokio::spawn(async move { customer(number, &url, think, &client, &stats).await });
+        }
+    });
     let time_is_up = async {
         match options.seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
@@ -150,6 +161,20 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
         },
     }
     print(&stats.seen(), options.output)
+}
+
+/// Waits until one whole visit succeeds. Nothing of it is counted: it says when the shop opened, not how it does.
+async fn open(url: &str, client: &Client) {
+    'visit: loop {
+        for (step, name) in STEPS.iter().enumerate() {
+            if let Err(error) = take(step, url, "customer-early", PRODUCTS[0], client).await {
+                tracing::info!(%error, step = name, "not open yet");
+                tokio::time::sleep(CLOSED).await;
+                continue 'visit;
+            }
+        }
+        return;
+    }
 }
 
 async fn customer(number: u32, url: &str, think: Duration, client: &Client, stats: &Stats) {
@@ -173,10 +198,19 @@ async fn customer(number: u32, url: &str, think: Duration, client: &Client, stat
     }
 }
 
-async fn take(step: usize, url: &str, user: &str, product: &str, client: &Client) -> Result<(), CallError> {
+async fn take(
+    step: usize,
+    url: &str,
+    user: &str,
+    product: &str,
+    client: &Client,
+) -> Result<(), CallError> {
     use serde_json::{Value, json};
 
-    let (add, checkout) = (json!({"user": user, "product": product}), json!({"user": user}));
+    let (add, checkout) = (
+        json!({"user": user, "product": product}),
+        json!({"user": user}),
+    );
     match step {
         0 => client.get::<Value>(&format!("{url}/")).await,
         1 => client.get(&format!("{url}/products/{product}")).await,
@@ -211,7 +245,9 @@ fn print(seen: &[Seen], output: Output) -> Result<(), Error> {
     }
     if seen.iter().all(|row| row.succeeded == 0) {
         let last = seen.iter().find_map(|row| row.last_error.clone());
-        return Err(Error::Nothing(last.unwrap_or_else(|| "none was made".into())));
+        return Err(Error::Nothing(
+            last.unwrap_or_else(|| "none was made".into()),
+        ));
     }
     Ok(())
 }
@@ -248,7 +284,9 @@ mod tests {
         tokio::select! { () = walk => {}, () = checked_out => {} }
         let seen = stats.seen();
         assert!(
-            seen[..3].iter().all(|row| row.succeeded == 1 && row.requests == 1),
+            seen[..3]
+                .iter()
+                .all(|row| row.succeeded == 1 && row.requests == 1),
             "{seen:?}"
         );
         assert_eq!((seen[3].requests, seen[3].succeeded), (1, 0));

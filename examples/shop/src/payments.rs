@@ -3,6 +3,8 @@
 //!
 //! A charge names its order, and charging an order again changes nothing, so a retry is always safe.
 
+use std::time::Duration;
+
 use clap::Args;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -10,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::http_server::{self, Answer, Service};
 use crate::postgres::{Postgres, literal};
+use crate::shutdown;
+
+/// How often a database that does not answer yet is asked again.
+const DATABASE_POLL: Duration = Duration::from_millis(250);
 
 /// What to charge for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,12 +68,27 @@ pub(crate) async fn run(options: Options) -> std::io::Result<()> {
     let orders = options
         .database
         .map(|address| Postgres::new(address, options.database_user));
+    if let Some(orders) = &orders {
+        // Not ready before the database is.
+        tokio::select! {
+            () = answers(orders) => {}
+            () = shutdown::requested() => return Ok(()),
+        }
+    }
     let payments = Payments {
         failure_rate: options.failure_rate,
         reset_rate: options.reset_rate,
         orders,
     };
     http_server::serve(options.port, payments).await
+}
+
+/// Waits until the database answers.
+async fn answers(orders: &Postgres) {
+    while let Err(error) = orders.execute("SELECT 1").await {
+        tracing::info!(%error, "waiting for the database");
+        tokio::time::sleep(DATABASE_POLL).await;
+    }
 }
 
 struct Payments {

@@ -150,7 +150,9 @@ pub(crate) fn literal(text: &str) -> String {
     // With a backslash an E'' string is needed whatever `standard_conforming_strings` says.
     format!(
         "E'{}'",
-        text.replace('\0', "").replace('\\', "\\\\").replace('\'', "''")
+        text.replace('\0', "")
+            .replace('\\', "\\\\")
+            .replace('\'', "''")
     )
 }
 
@@ -171,11 +173,24 @@ mod tests {
         let mut ok: Vec<u8> = [&[b'R', 0, 0, 0, 8, 0, 0, 0, 0][..], &ready].concat();
         until_ready(&mut ok.as_slice()).await.unwrap();
         ok[8] = 5;
-        assert!(matches!(until_ready(&mut ok.as_slice()).await, Err(Error::Password)));
-        let refused = [&error[..1], &16u32.to_be_bytes()[..], &error[5..], &[0], &ready].concat();
+        assert!(matches!(
+            until_ready(&mut ok.as_slice()).await,
+            Err(Error::Password)
+        ));
+        let refused = [
+            &error[..1],
+            &16u32.to_be_bytes()[..],
+            &error[5..],
+            &[0],
+            &ready,
+        ]
+        .concat();
         for wire in [&refused[..], &refused[..refused.len() - ready.len()]] {
             let outcome = until_ready(&mut &*wire).await;
-            assert!(matches!(&outcome, Err(Error::Refused(m)) if m == "no"), "{outcome:?}");
+            assert!(
+                matches!(&outcome, Err(Error::Refused(m)) if m == "no"),
+                "{outcome:?}"
+            );
         }
         assert!(matches!(
             until_ready(&mut [b'Z', 0, 0, 0, 1].as_slice()).await,

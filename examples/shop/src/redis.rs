@@ -113,7 +113,11 @@ async fn read_value(stream: &mut (impl AsyncBufRead + Unpin)) -> Result<Value, E
     Ok(Value::Array(values))
 }
 
-async fn read_scalar(stream: &mut (impl AsyncBufRead + Unpin), kind: u8, rest: String) -> Result<Value, Error> {
+async fn read_scalar(
+    stream: &mut (impl AsyncBufRead + Unpin),
+    kind: u8,
+    rest: String,
+) -> Result<Value, Error> {
     match kind {
         b'+' => Ok(Value::Text(rest)),
         b'-' => Err(Error::Refused(rest)),
@@ -157,7 +161,10 @@ mod tests {
 
     #[test]
     fn commands_are_arrays_of_bulk_strings() {
-        assert_eq!(encode(&["DEL", "ü"]), "*2\r\n$3\r\nDEL\r\n$2\r\nü\r\n".as_bytes());
+        assert_eq!(
+            encode(&["DEL", "ü"]),
+            "*2\r\n$3\r\nDEL\r\n$2\r\nü\r\n".as_bytes()
+        );
     }
 
     #[tokio::test]
@@ -174,7 +181,11 @@ mod tests {
             ),
         ];
         for (wire, value) in cases {
-            assert_eq!(read_value(&mut wire.as_bytes()).await.unwrap(), value, "{wire:?}");
+            assert_eq!(
+                read_value(&mut wire.as_bytes()).await.unwrap(),
+                value,
+                "{wire:?}"
+            );
         }
         for wire in [
             "",

@@ -74,12 +74,16 @@ enum PageError {
 impl From<PageError> for Answer {
     fn from(error: PageError) -> Self {
         let status = match &error {
-            PageError::Http(CallError::Status { status, .. }) if *status == StatusCode::NOT_FOUND => {
+            PageError::Http(CallError::Status { status, .. })
+                if *status == StatusCode::NOT_FOUND =>
+            {
                 StatusCode::NOT_FOUND
             }
             PageError::Http(CallError::Deadline { .. }) => StatusCode::GATEWAY_TIMEOUT,
             PageError::Http(_) => StatusCode::BAD_GATEWAY,
-            PageError::Cart(refusal) if refusal.code() == tonic::Code::InvalidArgument => StatusCode::BAD_REQUEST,
+            PageError::Cart(refusal) if refusal.code() == tonic::Code::InvalidArgument => {
+                StatusCode::BAD_REQUEST
+            }
             PageError::Cart(_) => StatusCode::BAD_GATEWAY,
             PageError::Empty => StatusCode::CONFLICT,
         };
@@ -136,7 +140,8 @@ impl Web {
 
     async fn home(&self) -> Result<Page, PageError> {
         let url = format!("{}/products", self.options.catalogue);
-        let (products, recommendations) = tokio::join!(self.http.get(&url), self.recommendations("loom"));
+        let (products, recommendations) =
+            tokio::join!(self.http.get(&url), self.recommendations("loom"));
         Ok(Page {
             products: products?,
             recommendations,
@@ -145,7 +150,8 @@ impl Web {
 
     async fn product(&self, id: &str) -> Result<Page, PageError> {
         let url = format!("{}/products/{id}", self.options.catalogue);
-        let (product, recommendations) = tokio::join!(self.http.get(&url), self.recommendations(id));
+        let (product, recommendations) =
+            tokio::join!(self.http.get(&url), self.recommendations(id));
         Ok(Page {
             products: vec![product?],
             recommendations,
@@ -153,7 +159,10 @@ impl Web {
     }
 
     async fn recommendations(&self, product: &str) -> Option<Recommendations> {
-        let url = format!("{}/recommendations?product={product}", self.options.recommendations);
+        let url = format!(
+            "{}/recommendations?product={product}",
+            self.options.recommendations
+        );
         self.http
             .get(&url)
             .await
@@ -167,7 +176,10 @@ impl Web {
         if cart.items.is_empty() {
             return Err(PageError::Empty);
         }
-        let products: Vec<Product> = self.http.get(&format!("{}/products", self.options.catalogue)).await?;
+        let products: Vec<Product> = self
+            .http
+            .get(&format!("{}/products", self.options.catalogue))
+            .await?;
         let price = |id: &str| products.iter().find(|p| p.id == id).map_or(0, |p| p.price);
         let amount = cart
             .items
@@ -188,11 +200,17 @@ impl Web {
     }
 
     async fn page(&self, request: &Request<Incoming>, page: Page) -> Answer {
-        let accepts = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok());
+        let accepts = request
+            .headers()
+            .get(header::ACCEPT)
+            .and_then(|v| v.to_str().ok());
         if !accepts.is_some_and(|a| a.contains("text/html")) {
             return http_server::json(&page);
         }
-        let style = self.http.text(&format!("{}/shop.css", self.options.assets)).await;
+        let style = self
+            .http
+            .text(&format!("{}/shop.css", self.options.assets))
+            .await;
         http_server::html(html(&page, &style.unwrap_or_default()))
     }
 
@@ -201,8 +219,12 @@ impl Web {
         match (request.method(), path.as_str()) {
             (&Method::GET, "/") => Ok(self.page(&request, self.home().await?).await),
             (&Method::GET, "/cart") => {
-                let user = http_server::query(&request, "user").unwrap_or_default().to_owned();
-                Ok(cart_page(self.cart.get(user).await.map_err(PageError::from)?))
+                let user = http_server::query(&request, "user")
+                    .unwrap_or_default()
+                    .to_owned();
+                Ok(cart_page(
+                    self.cart.get(user).await.map_err(PageError::from)?,
+                ))
             }
             (&Method::POST, "/cart") => {
                 let Addition {
@@ -306,12 +328,18 @@ mod tests {
         let home: serde_json::Value = client.get(&url).await.unwrap();
         assert_eq!(home["products"].as_array().unwrap().len(), 12);
         assert_eq!(home["recommendations"], serde_json::Value::Null);
-        let missing = client.text(&format!("{url}/products/none")).await.unwrap_err();
+        let missing = client
+            .text(&format!("{url}/products/none"))
+            .await
+            .unwrap_err();
         assert!(
             matches!(missing, CallError::Status { status, .. } if status == 404),
             "{missing}"
         );
-        let cart = client.text(&format!("{url}/cart?user=u")).await.unwrap_err();
+        let cart = client
+            .text(&format!("{url}/cart?user=u"))
+            .await
+            .unwrap_err();
         assert!(
             matches!(cart, CallError::Status { status, .. } if status == 502),
             "{cart}"

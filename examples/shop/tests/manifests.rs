@@ -38,7 +38,10 @@ fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
 }
 
 fn list<'a>(value: &'a Value, path: &str) -> impl Iterator<Item = &'a Value> {
-    at(value, path).and_then(Value::as_sequence).into_iter().flatten()
+    at(value, path)
+        .and_then(Value::as_sequence)
+        .into_iter()
+        .flatten()
 }
 
 fn yaml_files(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -56,7 +59,11 @@ impl Example {
     fn read(directory: &Path) -> Self {
         let mut files = Vec::new();
         yaml_files(directory, &mut files);
-        assert!(!files.is_empty(), "no manifests below {}", directory.display());
+        assert!(
+            !files.is_empty(),
+            "no manifests below {}",
+            directory.display()
+        );
         let mut example = Self {
             objects: Vec::new(),
             wrong: String::new(),
@@ -74,11 +81,14 @@ impl Example {
     }
 
     fn find(&self, kind: &str, namespace: &str, name: &str) -> Option<&Value> {
-        self.objects.iter().map(|(_, object)| object).find(|object| {
-            text(object, "kind") == kind
-                && text(object, "metadata/namespace") == namespace
-                && text(object, "metadata/name") == name
-        })
+        self.objects
+            .iter()
+            .map(|(_, object)| object)
+            .find(|object| {
+                text(object, "kind") == kind
+                    && text(object, "metadata/namespace") == namespace
+                    && text(object, "metadata/name") == name
+            })
     }
 
     fn templates(&self) -> impl Iterator<Item = (&Value, &Value)> {
@@ -94,7 +104,12 @@ impl Example {
             let (kind, name) = (text(object, "kind"), text(object, "metadata/name"));
             let namespace = text(object, "metadata/namespace");
             let mut complain = |what: String| {
-                writeln!(wrong, "{}: {kind} {namespace}/{name}: {what}", file.display()).unwrap();
+                writeln!(
+                    wrong,
+                    "{}: {kind} {namespace}/{name}: {what}",
+                    file.display()
+                )
+                .unwrap();
             };
             if !KINDS.contains(&(text(object, "apiVersion"), kind)) {
                 complain("an unknown apiVersion and kind".into());
@@ -151,7 +166,9 @@ impl Example {
             }
             for mount in list(container, "volumeMounts") {
                 if !volumes.contains(text(mount, "name")) {
-                    complain(format!("container {name} mounts a volume that is not there"));
+                    complain(format!(
+                        "container {name} mounts a volume that is not there"
+                    ));
                 }
             }
         }
@@ -175,7 +192,9 @@ impl Example {
                     .any(|p| text(p, "name") == target)
             };
             if !target.is_empty() && !selected.iter().all(|(_, template)| named(template)) {
-                complain(format!("not every pod it selects has a port named {target}"));
+                complain(format!(
+                    "not every pod it selects has a port named {target}"
+                ));
             }
         }
     }
@@ -185,9 +204,13 @@ impl Example {
         let backends = list(object, "spec/rules").flat_map(|rule| list(rule, "backendRefs"));
         for reference in list(object, "spec/parentRefs").chain(backends) {
             let (name, port) = (text(reference, "name"), reference.get("port"));
-            let has_port = |service| port.is_none() || list(service, "spec/ports").any(|p| p.get("port") == port);
+            let has_port = |service| {
+                port.is_none() || list(service, "spec/ports").any(|p| p.get("port") == port)
+            };
             if !self.find("Service", namespace, name).is_some_and(has_port) {
-                complain(format!("refers to Service {name}, port {port:?}, which is not there"));
+                complain(format!(
+                    "refers to Service {name}, port {port:?}, which is not there"
+                ));
             }
         }
     }

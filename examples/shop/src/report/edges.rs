@@ -14,7 +14,7 @@ pub(crate) struct Edge {
     pub(crate) caller: String,
     /// `namespace/service/port`, as the proxy names it.
     pub(crate) destination: String,
-    /// `http1`, `http2`, `grpc`, or `tcp` for what was carried unread.
+    /// `http/1.1`, `h2`, or `tcp` for what was carried unread.
     pub(crate) protocol: String,
     /// Requests; connections when the protocol is `tcp`.
     pub(crate) requests: u64,
@@ -54,7 +54,15 @@ pub(crate) fn of(objects: &Objects, scraped: &[(&Pod, Samples)]) -> Vec<Edge> {
     let mut edges = Vec::new();
     for (caller, samples) in &workloads {
         for ((destination, protocol), sums) in sums(samples) {
-            edges.push(edge(objects, scraped, caller, samples, &destination, protocol, sums));
+            edges.push(edge(
+                objects,
+                scraped,
+                caller,
+                samples,
+                &destination,
+                protocol,
+                sums,
+            ));
         }
     }
     edges
@@ -66,7 +74,10 @@ fn sums(samples: &[&Samples]) -> BTreeMap<(String, String), Sums> {
     let each = |name: &'static str| samples.iter().flat_map(move |s| s.named(name));
     for sample in each("weft_outbound_requests_total") {
         let row = rows
-            .entry((sample.label("destination").into(), sample.label("protocol").into()))
+            .entry((
+                sample.label("destination").into(),
+                sample.label("protocol").into(),
+            ))
             .or_default();
         row.requests += sample.value;
         if succeeded(sample) {
@@ -75,19 +86,22 @@ fn sums(samples: &[&Samples]) -> BTreeMap<(String, String), Sums> {
     }
     // Attempts and durations are not told apart by protocol; nearly always a destination has one.
     for ((destination, _), row) in &mut rows {
-        for sample in each("weft_outbound_attempts_total").filter(|s| s.label("destination") == destination) {
+        for sample in
+            each("weft_outbound_attempts_total").filter(|s| s.label("destination") == destination)
+        {
             row.attempts += sample.value;
             if sample.label("outcome") == "success" {
                 row.attempts_succeeded += sample.value;
             }
         }
-        for sample in
-            each("weft_outbound_request_duration_seconds_bucket").filter(|s| s.label("destination") == destination)
+        for sample in each("weft_outbound_request_duration_seconds_bucket")
+            .filter(|s| s.label("destination") == destination)
         {
             row.buckets.add(sample);
         }
     }
-    for sample in each("weft_tcp_connections_total").filter(|s| s.label("direction") == "outbound") {
+    for sample in each("weft_tcp_connections_total").filter(|s| s.label("direction") == "outbound")
+    {
         let destination = sample.label("destination");
         if destination.is_empty() || rows.keys().any(|(d, p)| d == destination && p != "tcp") {
             continue;
@@ -127,14 +141,25 @@ fn edge(
     let handshakes: Vec<_> = samples
         .iter()
         .flat_map(|s| s.named("weft_tls_handshakes_total"))
-        .filter(|s| s.label("direction") == "outbound" && s.label("result") == "ok")
+        .filter(|s| {
+            s.label("direction") == "outbound" && ["full", "resumed"].contains(&s.label("result"))
+        })
         .filter(|s| peers.contains(s.label("peer")))
         .collect();
     // What was seen, not what was expected: an identity without a handshake was not met.
-    let met: BTreeSet<_> = handshakes.iter().map(|s| s.label("peer").to_owned()).collect();
+    let met: BTreeSet<_> = handshakes
+        .iter()
+        .map(|s| s.label("peer").to_owned())
+        .collect();
     let tls: BTreeSet<_> = handshakes
         .iter()
-        .map(|s| format!("{} {}", s.label("version"), s.label("group")))
+        .map(|s| {
+            format!(
+                "{} {}",
+                s.label("version").replace('_', "."),
+                s.label("group")
+            )
+        })
         .collect();
     let share = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
     let http = protocol != "tcp";
@@ -164,12 +189,19 @@ fn own_identities(samples: &[&Samples]) -> Vec<String> {
 
 /// The identities of the pods behind `namespace/service/port`, as their own proxies state them. Where a route
 /// sends a service's requests elsewhere, the parent service's own selector must cover those pods.
-fn identities_behind(objects: &Objects, scraped: &[(&Pod, Samples)], destination: &str) -> BTreeSet<String> {
+fn identities_behind(
+    objects: &Objects,
+    scraped: &[(&Pod, Samples)],
+    destination: &str,
+) -> BTreeSet<String> {
     let mut parts = destination.split('/');
     let (Some(namespace), Some(service)) = (parts.next(), parts.next()) else {
         return BTreeSet::new();
     };
-    let behind: BTreeSet<&str> = objects.behind(namespace, service).map(|p| p.name.as_str()).collect();
+    let behind: BTreeSet<&str> = objects
+        .behind(namespace, service)
+        .map(|p| p.name.as_str())
+        .collect();
     scraped
         .iter()
         .filter(|(pod, _)| pod.namespace == namespace && behind.contains(pod.name.as_str()))
@@ -188,33 +220,45 @@ mod tests {
         let objects = two_pods();
         let web = Samples::parse(
             "weft_identity_info{spiffe_id=\"spiffe://td/ns/shop/sa/default\"} 1
-weft_outbound_requests_total{destination=\"shop/cart/9000\",protocol=\"grpc\",status=\"200\",reason=\"\"} 9
-weft_outbound_requests_total{destination=\"shop/cart/9000\",protocol=\"grpc\",status=\"503\",reason=\"connect\"} 1
+weft_outbound_requests_total{destination=\"shop/cart/9000\",protocol=\"h2\",status=\"200\",reason=\"\"} 9
+weft_outbound_requests_total{destination=\"shop/cart/9000\",protocol=\"h2\",status=\"503\",reason=\"connect\"} 1
 weft_outbound_attempts_total{destination=\"shop/cart/9000\",outcome=\"success\"} 9
 weft_outbound_attempts_total{destination=\"shop/cart/9000\",outcome=\"failure\"} 3
 weft_outbound_request_duration_seconds_bucket{destination=\"shop/cart/9000\",le=\"0.01\"} 10
 weft_outbound_request_duration_seconds_bucket{destination=\"shop/cart/9000\",le=\"+Inf\"} 10
 weft_tcp_connections_total{direction=\"outbound\",destination=\"shop/cart/9000\",peer=\"\"} 4
 weft_tcp_connections_total{direction=\"outbound\",destination=\"db/pg/5432\",peer=\"spiffe://td/ns/db/sa/pg\"} 2
-weft_tls_handshakes_total{direction=\"outbound\",peer=\"spiffe://td/ns/shop/sa/cart\",version=\"TLSv1.3\",group=\"X25519MLKEM768\",result=\"ok\"} 2
-weft_tls_handshakes_total{direction=\"outbound\",peer=\"spiffe://td/ns/other/sa/x\",version=\"TLSv1.3\",group=\"X25519\",result=\"ok\"} 2
+weft_tls_handshakes_total{direction=\"outbound\",peer=\"spiffe://td/ns/shop/sa/cart\",version=\"TLSv1_3\",group=\"X25519MLKEM768\",result=\"resumed\"} 2
+weft_tls_handshakes_total{direction=\"outbound\",peer=\"spiffe://td/ns/shop/sa/cart\",version=\"\",group=\"\",result=\"tls_expired\"} 2
+weft_tls_handshakes_total{direction=\"outbound\",peer=\"spiffe://td/ns/other/sa/x\",version=\"TLSv1_3\",group=\"X25519\",result=\"full\"} 2
 ",
         );
-        let cart = Samples::parse("weft_identity_info{spiffe_id=\"spiffe://td/ns/shop/sa/cart\"} 1\n");
-        let edges = of(&objects, &[(&objects.pods[0], cart), (&objects.pods[1], web)]);
+        let cart =
+            Samples::parse("weft_identity_info{spiffe_id=\"spiffe://td/ns/shop/sa/cart\"} 1\n");
+        let edges = of(
+            &objects,
+            &[(&objects.pods[0], cart), (&objects.pods[1], web)],
+        );
         let [database, grpc] = edges.as_slice() else {
             panic!("{edges:?}")
         };
         assert_eq!(
             (grpc.caller.as_str(), grpc.protocol.as_str(), grpc.requests),
-            ("web-v1", "grpc", 10)
+            ("web-v1", "h2", 10)
         );
-        assert_eq!((grpc.success_before_retries, grpc.success), (Some(0.75), Some(0.9)));
+        assert_eq!(
+            (grpc.success_before_retries, grpc.success),
+            (Some(0.75), Some(0.9))
+        );
         assert_eq!(grpc.peer_identities, ["spiffe://td/ns/shop/sa/cart"]);
         assert_eq!(grpc.tls, ["TLSv1.3 X25519MLKEM768"]);
         assert!(grpc.p99.unwrap() <= 0.01);
         assert_eq!(
-            (database.protocol.as_str(), database.requests, database.success),
+            (
+                database.protocol.as_str(),
+                database.requests,
+                database.success
+            ),
             ("tcp", 2, None)
         );
         assert!(database.tls.is_empty(), "no handshake with it was counted");

@@ -4,6 +4,13 @@
 
 use std::collections::BTreeMap;
 
+/// What counts requests.
+const PER_REQUEST: [&str; 3] = [
+    "weft_outbound_requests_total",
+    "weft_outbound_attempts_total",
+    "weft_outbound_request_duration_seconds_bucket",
+];
+
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sample {
@@ -32,6 +39,22 @@ impl Samples {
     /// Those of one metric.
     pub(crate) fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Sample> {
         self.0.iter().filter(move |sample| sample.name == name)
+    }
+
+    /// Takes off what requests had come to at an earlier scrape. Connections, handshakes and identities stay as they
+    /// are: those of long ago are still in use. What has become less was restarted, and counts in full.
+    pub(crate) fn since(&mut self, earlier: &Self) {
+        let key = |sample: &Sample| (sample.name.clone(), sample.labels.clone());
+        let before: BTreeMap<_, _> = earlier.0.iter().map(|s| (key(s), s.value)).collect();
+        for sample in self
+            .0
+            .iter_mut()
+            .filter(|s| PER_REQUEST.contains(&s.name.as_str()))
+        {
+            if let Some(value) = before.get(&key(sample)).filter(|&&v| v <= sample.value) {
+                sample.value -= value;
+            }
+        }
     }
 }
 
@@ -96,7 +119,11 @@ impl Buckets {
         let Ok(bound) = sample.label("le").parse::<f64>() else {
             return;
         };
-        match self.0.iter_mut().find(|(b, _)| (*b).total_cmp(&bound).is_eq()) {
+        match self
+            .0
+            .iter_mut()
+            .find(|(b, _)| (*b).total_cmp(&bound).is_eq())
+        {
             Some((_, count)) => *count += sample.value,
             None => self.0.push((bound, sample.value)),
         }
@@ -142,6 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn requests_count_since_and_handshakes_in_all() {
+        let mut now = Samples::parse(
+            "weft_outbound_requests_total{destination=\"a\"} 5\nweft_outbound_requests_total{destination=\"b\"} 2\n\
+             weft_outbound_attempts_total{destination=\"a\"} 1\nweft_tls_handshakes_total{peer=\"a\"} 3\n",
+        );
+        let before = Samples::parse(
+            "weft_outbound_requests_total{destination=\"a\"} 3\nweft_outbound_attempts_total{destination=\"a\"} 7\n\
+             weft_tls_handshakes_total{peer=\"a\"} 3\n",
+        );
+        now.since(&before);
+        let values: Vec<_> = now.0.iter().map(|s| s.value).collect();
+        assert_eq!(values, [2.0, 2.0, 1.0, 3.0]);
+    }
+
+    #[test]
     fn percentiles_lie_within_their_bucket() {
         let mut buckets = Buckets::default();
         let text = "h_bucket{le=\"0.1\"} 50\nh_bucket{le=\"0.2\"} 90\nh_bucket{le=\"+Inf\"} 100\n";
@@ -149,7 +191,11 @@ mod tests {
             buckets.add(sample);
         }
         let at = |share| buckets.percentile(share).unwrap();
-        assert!((at(0.5) - 0.1).abs() < 1e-9 && (at(0.7) - 0.15).abs() < 1e-9 && (at(0.99) - 0.2).abs() < 1e-9);
+        assert!(
+            (at(0.5) - 0.1).abs() < 1e-9
+                && (at(0.7) - 0.15).abs() < 1e-9
+                && (at(0.99) - 0.2).abs() < 1e-9
+        );
         assert_eq!(Buckets::default().percentile(0.5), None);
     }
 }

@@ -13,13 +13,14 @@ mod metrics;
 mod objects;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table};
 
 use self::edges::Edge;
 use self::metrics::Samples;
-use self::objects::{Objects, ObjectsError};
+use self::objects::{Objects, ObjectsError, Pod};
 use crate::http_client::{CallError, Client};
 use crate::load::{self, Seen};
 
@@ -37,6 +38,9 @@ pub(crate) struct Options {
     /// Port of the sidecars' metrics
     #[arg(long, default_value_t = 15020)]
     metrics_port: u16,
+    /// Watch for so many seconds, and count what happened meanwhile; since the sidecars' start by default
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Instead, what the customers saw: the statistics of the pods labelled `app: load`
     #[arg(long)]
     customers: bool,
@@ -76,6 +80,31 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     if options.customers {
         return customers(&options, &objects, &client).await;
     }
+    let mut earlier = Vec::new();
+    if let Some(seconds) = options.seconds {
+        earlier = scrape(&options, &objects, &client).await?;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+    let mut scraped = scrape(&options, &objects, &client).await?;
+    for (pod, samples) in &mut scraped {
+        if let Some((_, before)) = earlier.iter().find(|(p, _)| p == pod) {
+            samples.since(before);
+        }
+    }
+    let edges = edges::of(&objects, &scraped);
+    match options.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&edges)?),
+        Output::Table => println!("{}", table(&edges)),
+    }
+    Ok(())
+}
+
+/// The metrics of every pod with a sidecar.
+async fn scrape<'a>(
+    options: &Options,
+    objects: &'a Objects,
+    client: &Client,
+) -> Result<Vec<(&'a Pod, Samples)>, Error> {
     let (mut scraped, mut last) = (Vec::new(), "none was asked".to_owned());
     for pod in &objects.pods {
         let url = format!("http://{}/metrics", pod.authority(options.metrics_port));
@@ -88,16 +117,11 @@ pub(crate) async fn run(options: Options) -> Result<(), Error> {
     if scraped.is_empty() {
         return Err(Error::NoMetrics {
             pods: objects.pods.len(),
-            objects: options.objects,
+            objects: options.objects.clone(),
             last,
         });
     }
-    let edges = edges::of(&objects, &scraped);
-    match options.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&edges)?),
-        Output::Table => println!("{}", table(&edges)),
-    }
-    Ok(())
+    Ok(scraped)
 }
 
 async fn customers(options: &Options, objects: &Objects, client: &Client) -> Result<(), Error> {
@@ -143,7 +167,11 @@ fn table(edges: &[Edge]) -> Table {
             percent(edge.success),
             time(edge.p50),
             time(edge.p99),
-            format!("{} -> {}", short(&edge.caller_identity), short(&edge.peer_identities)),
+            format!(
+                "{} -> {}",
+                short(&edge.caller_identity),
+                short(&edge.peer_identities)
+            ),
             if edge.tls.is_empty() {
                 "-".into()
             } else {
@@ -164,7 +192,10 @@ fn short(identities: &[String]) -> String {
     if identities.is_empty() {
         return "none".into();
     }
-    let short = |id: &String| match id.strip_prefix("spiffe://").and_then(|id| id.split_once('/')) {
+    let short = |id: &String| match id
+        .strip_prefix("spiffe://")
+        .and_then(|id| id.split_once('/'))
+    {
         Some((_, path)) => path.to_owned(),
         None => id.clone(),
     };

@@ -15,7 +15,10 @@ pub(crate) enum ObjectsError {
     Io { path: PathBuf, source: io::Error },
     /// Not YAML, or a pod or service that is none.
     #[error("{path}: {source}")]
-    Yaml { path: PathBuf, source: serde_yaml::Error },
+    Yaml {
+        path: PathBuf,
+        source: serde_yaml::Error,
+    },
 }
 
 /// What was found.
@@ -150,7 +153,10 @@ impl Objects {
     }
 
     fn add(&mut self, object: Object) {
-        let namespace = object.metadata.namespace.unwrap_or_else(|| "default".into());
+        let namespace = object
+            .metadata
+            .namespace
+            .unwrap_or_else(|| "default".into());
         let name = object.metadata.name;
         match object.kind.as_str() {
             "List" => object.items.into_iter().for_each(|item| self.add(item)),
@@ -165,7 +171,10 @@ impl Objects {
                         namespace,
                         name,
                         labels: object.metadata.labels,
-                        service_account: object.spec.service_account_name.unwrap_or_else(|| "default".into()),
+                        service_account: object
+                            .spec
+                            .service_account_name
+                            .unwrap_or_else(|| "default".into()),
                         address,
                     });
                 }
@@ -183,7 +192,10 @@ impl Objects {
             .map(|s| &s.selector);
         self.pods.iter().filter(move |pod| {
             selector.is_some_and(|selector| {
-                pod.namespace == namespace && selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+                pod.namespace == namespace
+                    && selector
+                        .iter()
+                        .all(|(key, value)| pod.labels.get(key) == Some(value))
             })
         })
     }
@@ -230,7 +242,10 @@ items:
         let names: Vec<_> = objects.pods.iter().map(Pod::workload).collect();
         assert_eq!(names, ["cart", "web-v1"]);
         assert_eq!(objects.pods[1].authority(80), "[fd77::3]:80");
-        let behind: Vec<_> = objects.behind("shop", "cart").map(|p| p.name.as_str()).collect();
+        let behind: Vec<_> = objects
+            .behind("shop", "cart")
+            .map(|p| p.name.as_str())
+            .collect();
         assert_eq!(behind, ["cart-1"]);
         assert_eq!(objects.behind("shop", "nobody").count(), 0);
     }
