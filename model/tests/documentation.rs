@@ -61,7 +61,7 @@ fn defines(source: &str, name: &str) -> bool {
             let item = format!("{keyword} {name}");
             source.match_indices(&item).any(|(at, _)| {
                 let next = source[at + item.len()..].chars().next();
-                !next.is_some_and(|c| c.is_alphanumeric() || c == '_')
+                next.is_none_or(|c| !(c.is_alphanumeric() || c == '_'))
             })
         })
 }
@@ -134,16 +134,12 @@ fn literals(file: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
 /// Words in backquotes, without their labels: `weft_refused_total{direction}` is `weft_refused_total`.
 fn quoted(page: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(root().join(page)).unwrap();
-    let words = text.lines().flat_map(|line| {
-        let words: Vec<String> = line
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .map(|w| w.split('{').next().unwrap_or(w).to_owned())
-            .collect();
-        words
-    });
-    words.collect()
+    let words = text
+        .lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2));
+    words
+        .map(|w| w.split('{').next().unwrap_or(w).to_owned())
+        .collect()
 }
 
 #[test]
@@ -151,7 +147,7 @@ fn operations_lists_the_metrics() {
     let documented = quoted("docs/operations.md");
     let bare = |name: &str| name.trim_end_matches("_total").to_owned();
     let known: BTreeSet<String> = documented.iter().map(|n| bare(n)).collect();
-    let ours = |s: &str| s.starts_with("weft_") && !s.contains(|c: char| c == ' ' || c == '=');
+    let ours = |s: &str| s.starts_with("weft_") && !s.contains([' ', '=']);
     let mut sources = literals("proxy/src/metrics.rs", ours);
     sources.extend(literals("proxy/src/admin/metrics.rs", ours));
     let missing: Vec<_> = sources.iter().filter(|n| !known.contains(*n)).collect();
