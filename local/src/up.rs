@@ -28,6 +28,9 @@ pub const SUPERVISE_ARGUMENTS: [&str; 3] = ["local", "supervise", "--name"];
 /// How often a detached supervisor's state is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
+/// How long a supervisor may take to make its node; the machine may be busy.
+const STARTUP: Duration = Duration::from_secs(30);
+
 /// A mesh whose directory and lock are ours.
 struct Claim {
     layout: Layout,
@@ -140,7 +143,7 @@ pub async fn detach(options: &UpOptions, patience: Duration, mut line: impl FnMu
             if state.settled() || started.elapsed() > patience {
                 break Ok(state);
             }
-        } else if started.elapsed() > patience {
+        } else if started.elapsed() > STARTUP {
             let _ = child.kill();
             break Err(Error::Command(format!("the supervisor does not answer: {}", said().trim())));
         }

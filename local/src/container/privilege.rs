@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
@@ -128,6 +129,10 @@ pub(crate) fn run(words: &[String]) -> ExitCode {
     let Some((((groups, capabilities), uid), gid)) = taken else {
         return super::refuse("flags cannot be read");
     };
+    // The stages before this one block signals to wait for them; a new program would inherit that.
+    if let Err(errno) = SigSet::empty().thread_set_mask() {
+        return super::refuse(&format!("signals: {errno}"));
+    }
     if let Err(reason) = take(uid, gid, &groups, &capabilities, no_new_privileges == "1") {
         return super::refuse(&reason);
     }
