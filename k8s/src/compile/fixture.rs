@@ -1,5 +1,6 @@
 //! Manifests for the tests of the compilation, and short forms of what comes out.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::format_collect, clippy::format_push_string)] // tests may be simple
 
 use std::sync::Arc;
 

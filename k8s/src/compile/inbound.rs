@@ -113,7 +113,7 @@ impl<'a> Inbound<'a> {
     /// Notes who decides: the first one everything it does not leave to `ports`, others the ports that only they name.
     fn count(&mut self, sorted: &[(Tier, usize)]) {
         let mut named = Vec::new();
-        for (position, (_, i)) in sorted.iter().enumerate() {
+        for (position, (tier, i)) in sorted.iter().enumerate() {
             let ports = self.targets[*i]
                 .policy
                 .object
@@ -125,7 +125,9 @@ impl<'a> Inbound<'a> {
             let new: Vec<u16> = ports.filter(|p| !named.contains(p)).collect();
             let holds = position == 0 || !new.is_empty();
             named.extend(new);
-            let winner = self.targets[sorted[0].1].key.clone();
+            // One that is as specific says best why: it is only older.
+            let peer = sorted[..position].iter().find(|(other, _)| other == tier);
+            let winner = self.targets[peer.unwrap_or(&sorted[0]).1].key.clone();
             let target = &mut self.targets[*i];
             target.applies += 1;
             if holds {

@@ -24,7 +24,7 @@ pub(super) fn compile(index: &Index<'_>, mesh: &mut Mesh) {
             // Before it has an address nobody can say what it will be.
             Frontend::ClusterIp(addresses) if addresses.is_empty() => {}
             Frontend::ClusterIp(addresses) => {
-                insert(mesh, name, addresses.clone(), service.meta.clone())
+                insert(mesh, name, addresses.clone(), service.meta.clone());
             }
             Frontend::Headless => headless(index, service, key, &name, mesh),
             Frontend::ExternalName(_) => {}

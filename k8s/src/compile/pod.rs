@@ -85,7 +85,7 @@ fn by_address(
     let Some(primary) = pod.addresses.first() else {
         return;
     };
-    if !index.pod_at(*primary).is_some_and(|p| p.key == pod.key) {
+    if index.pod_at(*primary).is_none_or(|p| p.key != pod.key) {
         return; // a newer pod has its address
     }
     let meta = pod.stored.to_meta();

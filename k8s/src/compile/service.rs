@@ -16,6 +16,7 @@ use super::endpoint;
 use super::index::{Frontend, Index, ServiceInfo, ServicePort};
 use super::policy::TrafficPolicies;
 use super::report::Report;
+use crate::object::Stored;
 
 /// What services say of the ports of pods: by address and port, the protocols they declare.
 #[derive(Default)]
@@ -84,7 +85,7 @@ pub(super) fn compile(
             let meta = Meta {
                 origin: found
                     .newest
-                    .map_or_else(|| service.meta.clone(), |s| s.to_meta())
+                    .map_or_else(|| service.meta.clone(), Stored::to_meta)
                     .origin,
                 changed_at: found.changed_at().unwrap_or(service.meta.changed_at),
             };

@@ -348,13 +348,13 @@ pub fn markdown() -> String {
          | annotation | value | default | what it does |\n|---|---|---|---|\n",
     );
     for a in ANNOTATIONS {
-        text.push_str(&format!(
-            "| `{}` | {} | {} | {} |\n",
-            a.name,
-            a.values.describe(),
+        let row = [
+            &format!("`{}`", a.name),
+            &a.values.describe(),
             a.default,
-            a.doc
-        ));
+            a.doc,
+        ];
+        text.extend(["| ", &row.join(" | "), " |\n"]);
     }
     text.push_str(
         "\nThe injection itself writes the annotation `weft.dev/status` (what was injected) and the label `weft.dev/meshed: \"true\"`.\n\

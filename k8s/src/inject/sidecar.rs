@@ -48,10 +48,10 @@ pub(super) fn init(settings: &Settings, config: &InjectConfig) -> Container {
         command: Some(command),
         // The pod's network is its own; there is no other iptables to keep out, and no place for a lock on a read-only root.
         env: Some(vec![plain("XTABLES_LOCKFILE", "/dev/null")]),
-        resources: resources(
+        resources: Some(resources(
             [("cpu", Some("10m")), ("memory", Some("16Mi"))],
             [("cpu", None), ("memory", Some("64Mi"))],
-        ),
+        )),
         security_context: Some(SecurityContext {
             run_as_user: Some(0),
             run_as_group: Some(0),
@@ -91,7 +91,7 @@ pub(super) fn proxy(settings: &Settings, config: &InjectConfig) -> Container {
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
-        resources: resources(
+        resources: Some(resources(
             [
                 ("cpu", Some(settings.or(a::CPU_REQUEST, "50m"))),
                 ("memory", Some(settings.or(a::MEMORY_REQUEST, "32Mi"))),
@@ -100,7 +100,7 @@ pub(super) fn proxy(settings: &Settings, config: &InjectConfig) -> Container {
                 ("cpu", settings.get(a::CPU_LIMIT)),
                 ("memory", Some(settings.or(a::MEMORY_LIMIT, "256Mi"))),
             ],
-        ),
+        )),
         startup_probe: Some(probe(1, 120)),
         readiness_probe: Some(probe(5, 3)),
         security_context: Some(SecurityContext {
@@ -234,7 +234,7 @@ fn locked_down() -> SecurityContext {
 fn resources(
     requests: [(&str, Option<&str>); 2],
     limits: [(&str, Option<&str>); 2],
-) -> Option<ResourceRequirements> {
+) -> ResourceRequirements {
     let amounts = |all: [(&str, Option<&str>); 2]| {
         Some(
             all.into_iter()
@@ -242,9 +242,9 @@ fn resources(
                 .collect(),
         )
     };
-    Some(ResourceRequirements {
+    ResourceRequirements {
         requests: amounts(requests),
         limits: amounts(limits),
         claims: None,
-    })
+    }
 }

@@ -1,5 +1,6 @@
 //! Golden files of injected pods, and what holds for all of them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::format_collect, clippy::format_push_string)] // tests may be simple
 
 use std::path::PathBuf;
 

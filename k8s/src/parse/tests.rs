@@ -1,5 +1,6 @@
 //! What each mistake is told as: the exact text.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::format_collect, clippy::format_push_string)] // tests may be simple
 
 use super::*;
 

@@ -95,7 +95,7 @@ impl Path<'_> {
             }
             Self::Index(parent, index) => {
                 parent.write(text);
-                text.push_str(&format!("[{index}]"));
+                text.extend(["[", &index.to_string(), "]"]);
             }
         }
     }
@@ -108,7 +108,7 @@ struct Node<'t, 'p> {
     unknown: &'p RefCell<Vec<Unknown>>,
 }
 
-impl<'t, 'p> Node<'t, 'p> {
+impl Node<'_, '_> {
     fn note_unknown(&self, known: &'static [&'static str]) {
         let Value::Object(fields) = self.value else {
             return;

@@ -79,7 +79,7 @@ pub(super) fn start(
     let (wake, messages) = sync_channel(WAITING_EVENTS);
     let events = wake.clone();
     let handler = move |event: notify::Result<Event>| {
-        if event.as_ref().is_ok_and(|e| is_reading(&e.kind)) {
+        if event.as_ref().is_ok_and(|e| is_reading(e.kind)) {
             return;
         }
         // When the channel is full, what is in it leads to a scan, which sees this too.
@@ -107,8 +107,8 @@ pub(super) fn start(
 }
 
 /// Somebody looked, ourselves among others: a scan must not lead to the next one.
-fn is_reading(kind: &EventKind) -> bool {
-    matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
+fn is_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
 impl Watching {
