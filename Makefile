@@ -29,7 +29,7 @@ test:
 	@.ci/install-deps build lint fuzz demo test
 	@.ci/timed lint .ci/lint
 	@.ci/timed fuzz fuzz/run $(FUZZ_SECONDS)
-	@.ci/timed build cargo build --workspace --bins
+	@.ci/timed build cargo build --workspace --all-targets
 	@.ci/timed tests cargo test --workspace --no-fail-fast
 
 lint:

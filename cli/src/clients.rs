@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use weft_model::{UnixMillis, WorkloadKey};
+use weft_model::WorkloadKey;
 
 /// One stream.
 #[derive(Debug, Clone, Deserialize)]
@@ -35,7 +35,6 @@ pub(crate) struct Nack {
 pub(crate) struct ResourceStatus {
     pub(crate) version_sent: Option<String>,
     pub(crate) version_acked: Option<String>,
-    pub(crate) changed_at: UnixMillis,
 }
 
 impl ResourceStatus {

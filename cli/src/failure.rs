@@ -49,7 +49,7 @@ pub(crate) enum Failure {
     NotMeshed(String),
     /// The destination is not understood.
     #[error(transparent)]
-    Target(#[from] crate::explain::target::TargetError),
+    Target(#[from] crate::target::TargetError),
     /// A value on the command line.
     #[error("{0}")]
     Value(String),

@@ -15,6 +15,7 @@ mod local;
 mod output;
 mod routes;
 mod suggest;
+mod target;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -25,8 +25,15 @@ impl Mesh {
     /// Writes the manifests to a folder of their own and brings them up; returns when every pod is ready.
     pub fn up(name: &str, manifests: &[&str]) -> Self {
         require(&["ip", "nft", "iptables", "curl"]);
-        let directory = tempfile::Builder::new().prefix("weft-test-").tempdir().expect("a temporary folder");
-        let mesh = Self { name: format!("{name}{}", std::process::id()), directory, weft: built("weft") };
+        let directory = tempfile::Builder::new()
+            .prefix("weft-test-")
+            .tempdir()
+            .expect("a temporary folder");
+        let mesh = Self {
+            name: format!("{name}{}", std::process::id()),
+            directory,
+            weft: built("weft"),
+        };
         for (i, manifest) in manifests.iter().enumerate() {
             mesh.write(&format!("{i}.yaml"), &filled(manifest));
         }
@@ -62,7 +69,8 @@ impl Mesh {
     /// What `weft ARGS -o json` prints.
     pub fn json(&self, args: &[&str]) -> Value {
         let text = run(self.weft(args).args(["-o", "json"]));
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?} printed no JSON: {e}\n{text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("{args:?} printed no JSON: {e}\n{text}"))
     }
 
     /// Runs a command in a pod (`namespace/name`), in its first container.
@@ -90,14 +98,18 @@ impl Mesh {
         let output = self.exec(pod, &command);
         let text = String::from_utf8_lossy(&output.stdout);
         let (body, status) = text.rsplit_once('\n').unwrap_or(("", &text));
-        (status.trim().parse().unwrap_or(0), format!("{body}{}", String::from_utf8_lossy(&output.stderr)))
+        (
+            status.trim().parse().unwrap_or(0),
+            format!("{body}{}", String::from_utf8_lossy(&output.stderr)),
+        )
     }
 
     /// `curl` that must answer 200 with JSON.
     pub fn curl_json(&self, pod: &str, args: &[&str]) -> Value {
         let (status, body) = self.curl(pod, args);
         assert_eq!(status, 200, "curl {args:?}: {body}");
-        serde_json::from_str(&body).unwrap_or_else(|e| panic!("curl {args:?}: no JSON: {e}: {body}"))
+        serde_json::from_str(&body)
+            .unwrap_or_else(|e| panic!("curl {args:?}: no JSON: {e}: {body}"))
     }
 
     /// Every pod, as the local mesh's state has it.
@@ -113,18 +125,25 @@ impl Mesh {
             let pod = p["name"].as_str().unwrap_or_default();
             p["namespace"] == namespace && (pod == name || pod.starts_with(&format!("{name}-")))
         };
-        pods.iter().find(of).cloned().unwrap_or_else(|| panic!("no pod {namespace}/{name} among {pods:#?}"))
+        pods.iter()
+            .find(of)
+            .cloned()
+            .unwrap_or_else(|| panic!("no pod {namespace}/{name} among {pods:#?}"))
     }
 
     /// A pod's IPv4 address.
     pub fn ip(&self, name: &str) -> String {
-        self.pod(name)["ips"][0].as_str().expect("a pod has an address").to_owned()
+        self.pod(name)["ips"][0]
+            .as_str()
+            .expect("a pod has an address")
+            .to_owned()
     }
 
     /// What the machine-readable state of the local mesh says.
     pub fn state(&self) -> Value {
         let path = Path::new("/run/weft").join(&self.name).join("state.json");
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         serde_json::from_str(&text).expect("state.json is JSON")
     }
 
@@ -135,8 +154,12 @@ impl Mesh {
 
     /// A path of the control plane's admin port.
     pub fn control_plane(&self, path: &str) -> Value {
-        let address = self.state()["control_plane"]["admin"].as_str().expect("control_plane.admin").to_owned();
-        let text = run(Command::new("curl").args(["-sS", "-m", "5", &format!("http://{address}{path}")]));
+        let address = self.state()["control_plane"]["admin"]
+            .as_str()
+            .expect("control_plane.admin")
+            .to_owned();
+        let text =
+            run(Command::new("curl").args(["-sS", "-m", "5", &format!("http://{address}{path}")]));
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}: {text}"))
     }
 
@@ -144,31 +167,68 @@ impl Mesh {
     pub fn sidecar(&self, pod: &str, port: u16, path: &str) -> String {
         let row = self.pod(pod);
         let netns = row["netns"].as_str().expect("netns").to_owned();
-        run(Command::new("ip").args(["netns", "exec", &netns, "curl", "-sS", "-m", "5", &format!("http://127.0.0.1:{port}{path}")]))
+        run(Command::new("ip").args([
+            "netns",
+            "exec",
+            &netns,
+            "curl",
+            "-sS",
+            "-m",
+            "5",
+            &format!("http://127.0.0.1:{port}{path}"),
+        ]))
     }
 
     /// The sum of a metric's samples whose line holds all of `labels`.
     pub fn metric(&self, pod: &str, name: &str, labels: &[&str]) -> f64 {
         let text = self.sidecar(pod, 15020, "/metrics");
-        let lines = text.lines().filter(|l| l.split(['{', ' ']).next() == Some(name));
-        lines.filter(|l| labels.iter().all(|x| l.contains(x))).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        let lines = text
+            .lines()
+            .filter(|l| l.split(['{', ' ']).next() == Some(name));
+        lines
+            .filter(|l| labels.iter().all(|x| l.contains(x)))
+            .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Mutual TLS handshakes that succeeded at a pod's inbound side, with a peer whose SPIFFE ID ends so.
+    pub fn handshakes(&self, pod: &str, peer: &str) -> f64 {
+        let of = |result: &str| {
+            let result = format!("result=\"{result}\"");
+            self.metric(
+                pod,
+                "weft_tls_handshakes_total",
+                &["direction=\"inbound\"", &result, peer],
+            )
+        };
+        of("full") + of("resumed")
     }
 
     /// Waits until a URL answers 200 in a pod.
     pub fn wait_for(&self, pod: &str, url: &str) {
-        wait::until(&format!("{pod}: {url}"), READY, || match self.curl(pod, &[url]) {
-            (200, _) => Ok(()),
-            other => Err(other),
+        wait::until(&format!("{pod}: {url}"), READY, || {
+            match self.curl(pod, &[url]) {
+                (200, _) => Ok(()),
+                other => Err(other),
+            }
         });
     }
 
     /// Prints what helps to understand a failure.
     pub fn dump(&self) {
         eprintln!("--- {} pods: {:#?}", self.name, self.pods());
-        for log in std::fs::read_dir(self.state_dir().join("logs")).into_iter().flatten().flatten() {
+        for log in std::fs::read_dir(self.state_dir().join("logs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let text = std::fs::read_to_string(log.path()).unwrap_or_default();
             let tail: Vec<&str> = text.lines().rev().take(40).collect();
-            eprintln!("--- {}\n{}", log.path().display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            eprintln!(
+                "--- {}\n{}",
+                log.path().display(),
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
     }
 }
@@ -179,7 +239,10 @@ impl Drop for Mesh {
         if let Ok(output) = down
             && !output.status.success()
         {
-            eprintln!("weft local down failed: {}", String::from_utf8_lossy(&output.stderr));
+            eprintln!(
+                "weft local down failed: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
 }
@@ -196,5 +259,7 @@ fn filled(manifest: &str) -> String {
 /// A ConfigMap with one file, indented as YAML wants it.
 pub fn config_map(namespace: &str, name: &str, file: &str, text: &str) -> String {
     let body = text.replace('\n', "\n    ");
-    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: {namespace}}}\ndata:\n  {file}: |\n    {body}\n")
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: {namespace}}}\ndata:\n  {file}: |\n    {body}\n"
+    )
 }

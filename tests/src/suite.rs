@@ -16,7 +16,10 @@ pub fn run(name: &str, manifests: &[&str], cases: &[Case]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     if arguments.list {
-        let none = cases.iter().map(|(name, _)| Trial::test(*name, || Ok(()))).collect();
+        let none = cases
+            .iter()
+            .map(|(name, _)| Trial::test(*name, || Ok(())))
+            .collect();
         return libtest_mimic::run(&arguments, none).exit_code();
     }
     let mesh = match catch_unwind(|| Mesh::up(name, manifests)) {
@@ -26,7 +29,8 @@ pub fn run(name: &str, manifests: &[&str], cases: &[Case]) -> ExitCode {
     let trials = cases.iter().map(|&(name, case)| {
         let mesh = mesh.clone();
         Trial::test(name, move || {
-            catch_unwind(AssertUnwindSafe(|| case(&mesh))).map_err(|panic| Failed::from(text(panic.as_ref())))
+            catch_unwind(AssertUnwindSafe(|| case(&mesh)))
+                .map_err(|panic| Failed::from(text(panic.as_ref())))
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
@@ -39,7 +43,9 @@ pub fn run(name: &str, manifests: &[&str], cases: &[Case]) -> ExitCode {
 
 /// Every case counts as failed when its mesh did not come up.
 fn failed_to_start(arguments: &Arguments, cases: &[Case]) -> ExitCode {
-    let trials = cases.iter().map(|(name, _)| Trial::test(*name, || Err(Failed::from("the mesh did not come up"))));
+    let trials = cases
+        .iter()
+        .map(|(name, _)| Trial::test(*name, || Err(Failed::from("the mesh did not come up"))));
     libtest_mimic::run(arguments, trials.collect()).exit_code()
 }
 

@@ -1,10 +1,9 @@
 //! `weft explain FROM TO`: every step of a decision, by the code that the proxies run.
 //!
-//! [`target`] finds out what TO means for FROM; this module walks from there: destination, route, backends,
+//! [`crate::target`] finds out what TO means for FROM; this module walks from there: destination, route, backends,
 //! endpoints, and what the other side's inbound policy says. [`render`] prints it.
 
 pub(crate) mod render;
-pub(crate) mod target;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::Serialize;
@@ -14,7 +13,7 @@ use weft_model::decide::{self, Recorder, Refusal, Step, Verdict};
 use weft_model::route::WeightedBackend;
 use weft_model::{BackendKey, Destination, Endpoint, Health, Namespace, Origin, View, Workload};
 
-use target::To;
+use crate::target::{self, To};
 
 use crate::access::Mesh;
 use crate::failure::Failure;

@@ -14,7 +14,7 @@ use super::index::{Index, PodInfo};
 use super::report::Report;
 use super::status::{Condition, ParentStatus, Reason, Status};
 use crate::crd::{IdentityText, Mode, MutualTLSPolicy, PortPolicy, WorkloadRef};
-use crate::object::{ObjectKey, Stored};
+use crate::object::{Kind, ObjectKey, Stored};
 
 /// All policies, by namespace, and what became of each target.
 pub(super) struct Inbound<'a> {
@@ -166,6 +166,20 @@ impl<'a> Inbound<'a> {
         }
     }
 
+    /// Does the target exist, so that its pods are merely not there yet (or there is no cluster to have them)?
+    fn may_have_pods(&self, target: &Target<'_>) -> bool {
+        let kind = match target.reference.kind.as_str() {
+            "Namespace" => return true,
+            "Deployment" => Kind::Deployment,
+            "StatefulSet" => Kind::StatefulSet,
+            "DaemonSet" => Kind::DaemonSet,
+            "Service" => Kind::Service,
+            _ => return false,
+        };
+        let key = ObjectKey::new(target.key.namespace.as_str(), &target.reference.name);
+        self.index.objects.get(kind, &key).is_some()
+    }
+
     /// What became of each policy.
     pub(super) fn report(&self, report: &mut Report) {
         let mut parents: BTreeMap<&ObjectKey, (&Stored<MutualTLSPolicy>, Vec<ParentStatus>)> =
@@ -185,7 +199,7 @@ impl<'a> Inbound<'a> {
                     );
                     Condition::refused(Reason::Conflicted, reason)
                 }
-                _ if target.applies == 0 && reference.kind != "Namespace" => {
+                _ if target.applies == 0 && !self.may_have_pods(target) => {
                     let reason = format!(
                         "no pod in the mesh belongs to {} {}",
                         reference.kind, reference.name

@@ -28,6 +28,7 @@ pub(super) const WORKERS: &str = "weft.dev/workers";
 pub(super) const LOG_LEVEL: &str = "weft.dev/log-level";
 pub(super) const ACCESS_LOG: &str = "weft.dev/access-log";
 pub(super) const DRAIN_TIMEOUT: &str = "weft.dev/drain-timeout";
+pub(super) const CERTIFICATE_RENEWAL: &str = "weft.dev/certificate-renewal";
 pub(super) const PROXY_IMAGE: &str = "weft.dev/proxy-image";
 pub(super) const CPU_REQUEST: &str = "weft.dev/proxy-cpu-request";
 pub(super) const CPU_LIMIT: &str = "weft.dev/proxy-cpu-limit";
@@ -135,6 +136,12 @@ pub const ANNOTATIONS: &[Annotation] = &[
         values: Values::Seconds(1, 3600),
         default: "30s",
         doc: "How long the proxy lets requests finish after it was told to stop.",
+    },
+    Annotation {
+        name: CERTIFICATE_RENEWAL,
+        values: Values::Seconds(5, 86_400),
+        default: "two thirds of the lifetime",
+        doc: "How long after a certificate was issued the proxy asks for the next one.",
     },
     Annotation {
         name: PROXY_IMAGE,

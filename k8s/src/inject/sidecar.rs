@@ -152,7 +152,11 @@ pub(super) fn volumes() -> Vec<Volume> {
         },
         Volume {
             name: state,
-            empty_dir: Some(EmptyDirVolumeSource::default()),
+            // The key is in it: memory, never a disk of the node.
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".into()),
+                size_limit: Some(Quantity("64Mi".into())),
+            }),
             ..Volume::default()
         },
     ]
@@ -192,6 +196,7 @@ fn environment(settings: &Settings, config: &InjectConfig) -> Vec<EnvVar> {
         ("WEFT_LOG", a::LOG_LEVEL),
         ("WEFT_ACCESS_LOG", a::ACCESS_LOG),
         ("WEFT_OUTBOUND_POLICY", a::OUTBOUND_POLICY),
+        ("WEFT_CERT_RENEW_AFTER", a::CERTIFICATE_RENEWAL),
     ] {
         all.extend(settings.get(annotation).map(|value| plain(name, value)));
     }

@@ -56,6 +56,14 @@ pub fn error(error: &Error, grpc: bool) -> Response<Body> {
     response
 }
 
+/// Takes back the `Proxy-Status` of another sidecar that an application relayed (nginx with `proxy_pass`, say).
+pub fn disown(headers: &mut http::HeaderMap) {
+    let ours = |value: &HeaderValue| value.as_bytes().starts_with(b"weft;");
+    if headers.get(PROXY_STATUS).is_some_and(ours) {
+        headers.remove(PROXY_STATUS);
+    }
+}
+
 /// The redirect of a rule.
 pub fn redirect(status: u16, location: &str) -> Response<Body> {
     let mut response = Response::new(Body::Empty);

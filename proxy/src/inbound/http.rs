@@ -209,6 +209,9 @@ async fn respond(
 ) -> Response<Body> {
     let tunnel = head::is_tunnel(method, response.status());
     head::strip_hop_by_hop(response.headers_mut(), tunnel);
+    // What the application relays of another sidecar's error is not ours to tell the caller's sidecar, which would
+    // believe it and try again.
+    reply::disown(response.headers_mut());
     if let (Some(client), true) = (client, tunnel) {
         let shared = &context.worker.shared;
         let counters = shared

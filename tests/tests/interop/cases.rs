@@ -30,15 +30,43 @@ pub(crate) struct Case {
 }
 
 const fn get(service: &'static str, path: &'static str, expect: Expect) -> Case {
-    Case { service, method: "GET", path, headers: &[], expect }
+    Case {
+        service,
+        method: "GET",
+        path,
+        headers: &[],
+        expect,
+    }
 }
 
-const fn with(service: &'static str, path: &'static str, headers: &'static [(&'static str, &'static str)], expect: Expect) -> Case {
-    Case { service, method: "GET", path, headers, expect }
+const fn with(
+    service: &'static str,
+    path: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+    expect: Expect,
+) -> Case {
+    Case {
+        service,
+        method: "GET",
+        path,
+        headers,
+        expect,
+    }
 }
 
-const fn method(service: &'static str, method: &'static str, path: &'static str, expect: Expect) -> Case {
-    Case { service, method, path, headers: &[], expect }
+const fn method(
+    service: &'static str,
+    method: &'static str,
+    path: &'static str,
+    expect: Expect,
+) -> Case {
+    Case {
+        service,
+        method,
+        path,
+        headers: &[],
+        expect,
+    }
 }
 
 /// At least forty.
@@ -93,13 +121,35 @@ pub(crate) const CASES: &[Case] = &[
     // Ties: more headers before more queries; method before headers; then the older route.
     with("ties", "/?q=1&r=1", &[("X-One", "1")], Version("v2")),
     with("ties", "/", &[("X-One", "1")], Version("v2")),
-    Case { service: "ties", method: "POST", path: "/", headers: &[("X-One", "1")], expect: Version("v1") },
+    Case {
+        service: "ties",
+        method: "POST",
+        path: "/",
+        headers: &[("X-One", "1")],
+        expect: Version("v1"),
+    },
     get("ties", "/?q=1&r=1", Version("v1")),
     // Redirects.
-    get("redirects", "/moved/here?q=1", Redirect(301, "https://example.org/there/here?q=1")),
-    get("redirects", "/full/x", Redirect(302, "http://redirects/everything")),
-    get("redirects", "/port", Redirect(302, "http://redirects:8443/port")),
-    get("redirects", "/strip/x/y", Redirect(302, "http://redirects/x/y")),
+    get(
+        "redirects",
+        "/moved/here?q=1",
+        Redirect(301, "https://example.org/there/here?q=1"),
+    ),
+    get(
+        "redirects",
+        "/full/x",
+        Redirect(302, "http://redirects/everything"),
+    ),
+    get(
+        "redirects",
+        "/port",
+        Redirect(302, "http://redirects:8443/port"),
+    ),
+    get(
+        "redirects",
+        "/strip/x/y",
+        Redirect(302, "http://redirects/x/y"),
+    ),
     // Rewrites.
     get("rewrites", "/old/x?q=1", Path("/new/x?q=1")),
     get("rewrites", "/old", Path("/new")),
@@ -120,6 +170,16 @@ pub(crate) fn manifest() -> String {
             "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {service}, namespace: app}}\nspec:\n  selector: {{app: echo}}\n  ports: [{{name: http, port: 80, targetPort: 8080}}]\n"
         )
     };
-    let services = ["paths", "only", "methods", "headers", "queries", "ties", "redirects", "rewrites", "weights"];
+    let services = [
+        "paths",
+        "only",
+        "methods",
+        "headers",
+        "queries",
+        "ties",
+        "redirects",
+        "rewrites",
+        "weights",
+    ];
     services.map(service).concat() + include_str!("routes.yaml")
 }

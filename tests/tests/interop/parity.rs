@@ -22,12 +22,19 @@ fn expected(case: &Case) -> Answer {
 
 pub(crate) fn one_answer(mesh: &Mesh) {
     assert!(CASES.len() >= 40, "{}", CASES.len());
-    let view: View = serde_json::from_value(mesh.control_plane("/view?namespace=app")).expect("the view is the model");
-    for service in CASES.iter().map(|c| c.service).collect::<std::collections::BTreeSet<_>>() {
+    let view: View = serde_json::from_value(mesh.control_plane("/view?namespace=app"))
+        .expect("the view is the model");
+    for service in CASES
+        .iter()
+        .map(|c| c.service)
+        .collect::<std::collections::BTreeSet<_>>()
+    {
         for pod in ["app/client", "app/envoy"] {
-            weft_tests::wait::holds(&format!("{service} from {pod}"), std::time::Duration::from_secs(20), || {
-                mesh.curl(pod, &[&format!("http://{service}/only")]).0 != 0
-            });
+            weft_tests::wait::holds(
+                &format!("{service} from {pod}"),
+                std::time::Duration::from_secs(20),
+                || mesh.curl(pod, &[&format!("http://{service}/only")]).0 != 0,
+            );
         }
     }
     let mut wrong = Vec::new();
@@ -40,11 +47,24 @@ pub(crate) fn one_answer(mesh: &Mesh) {
             ("Envoy", sent(mesh, "app/envoy", case)),
         ];
         if answers.iter().any(|(_, a)| *a != answers[0].1) {
-            wrong.push(format!("{} {}{} {:?}: {answers:?}", case.method, case.service, case.path, case.headers));
+            wrong.push(format!(
+                "{} {}{} {:?}: {answers:?}",
+                case.method, case.service, case.path, case.headers
+            ));
         }
     }
-    println!("{} routing cases, {} with more than one answer", CASES.len(), wrong.len());
-    assert!(wrong.is_empty(), "{} of {} cases differ:\n{}", wrong.len(), CASES.len(), wrong.join("\n"));
+    println!(
+        "{} routing cases, {} with more than one answer",
+        CASES.len(),
+        wrong.len()
+    );
+    assert!(
+        wrong.is_empty(),
+        "{} of {} cases differ:\n{}",
+        wrong.len(),
+        CASES.len(),
+        wrong.join("\n")
+    );
 }
 
 /// The pure decision over the model that the control plane compiled.
@@ -56,16 +76,34 @@ fn decided(view: &View, case: &Case) -> Answer {
     let headers: HeaderMap = case
         .headers
         .iter()
-        .map(|(n, v)| (n.parse::<HeaderName>().unwrap(), HeaderValue::from_str(v).unwrap()))
+        .map(|(n, v)| {
+            (
+                n.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_str(v).unwrap(),
+            )
+        })
         .collect();
-    let request = RequestView { method: &method, authority: case.service, path: uri.path(), query: uri.query(), headers: &headers };
+    let request = RequestView {
+        method: &method,
+        authority: case.service,
+        path: uri.path(),
+        query: uri.query(),
+        headers: &headers,
+    };
     let plan = match outbound::http(routes, &request, &mut NoTrace) {
         Ok(plan) => plan,
         Err(refusal) => return status_of(refusal.reason),
     };
     match plan.step() {
         HttpStep::Redirect(redirect) => {
-            let location = transform::location(plan.rule, redirect, case.service, 80, uri.path(), uri.query());
+            let location = transform::location(
+                plan.rule,
+                redirect,
+                case.service,
+                80,
+                uri.path(),
+                uri.query(),
+            );
             format!("{} {location}", redirect.status)
         }
         HttpStep::Forward(forward) => match plan.backend(forward, 0) {
@@ -107,23 +145,47 @@ fn with_path(case: &Case, version: String, path: &str) -> Answer {
 /// `weft explain -o json`; the path that a rewrite makes is the running proxies' to show.
 fn explained(mesh: &Mesh, case: &Case) -> Answer {
     let url = format!("http://{}:80", case.service);
-    let headers: Vec<String> = case.headers.iter().map(|(n, v)| format!("{n}: {v}")).collect();
-    let mut args = vec!["explain", "-n", "app", "client", &url, "--method", case.method, "--path", case.path];
+    let headers: Vec<String> = case
+        .headers
+        .iter()
+        .map(|(n, v)| format!("{n}: {v}"))
+        .collect();
+    let mut args = vec![
+        "explain",
+        "-n",
+        "app",
+        "client",
+        &url,
+        "--method",
+        case.method,
+        "--path",
+        case.path,
+    ];
     for header in &headers {
         args.extend(["--header", header]);
     }
     let result = &mesh.json(&args)["result"];
     match result["outcome"].as_str() {
-        Some("redirect" | "Redirect") => format!("{} {}", result["status"], result["location"].as_str().unwrap_or_default()),
+        Some("redirect" | "Redirect") => format!(
+            "{} {}",
+            result["status"],
+            result["location"].as_str().unwrap_or_default()
+        ),
         Some("refused" | "Refused") => match result["reason"].as_str() {
             Some("noRoute") => "404".into(),
             Some("noBackend") => "500".into(),
             other => format!("{other:?}"),
         },
         _ => {
-            let chosen = result["backends"].as_array().and_then(|b| b.iter().find(|b| b["weight"] != 0)).cloned().unwrap_or_default();
+            let chosen = result["backends"]
+                .as_array()
+                .and_then(|b| b.iter().find(|b| b["weight"] != 0))
+                .cloned()
+                .unwrap_or_default();
             match (chosen["backend"].as_str(), case.expect) {
-                (Some(backend), Expect::Path(path)) => format!("{} {path}", version_of(backend, case)),
+                (Some(backend), Expect::Path(path)) => {
+                    format!("{} {path}", version_of(backend, case))
+                }
                 (Some(backend), _) => version_of(backend, case),
                 (None, _) => "500".into(),
             }
@@ -134,7 +196,11 @@ fn explained(mesh: &Mesh, case: &Case) -> Answer {
 /// The request, really sent from a pod.
 fn sent(mesh: &Mesh, pod: &str, case: &Case) -> Answer {
     let url = format!("http://{}{}", case.service, case.path);
-    let headers: Vec<String> = case.headers.iter().map(|(n, v)| format!("{n}: {v}")).collect();
+    let headers: Vec<String> = case
+        .headers
+        .iter()
+        .map(|(n, v)| format!("{n}: {v}"))
+        .collect();
     let mut args = vec!["--path-as-is", "-i", "-X", case.method];
     for header in &headers {
         args.extend(["-H", header]);
@@ -142,7 +208,11 @@ fn sent(mesh: &Mesh, pod: &str, case: &Case) -> Answer {
     args.push(&url);
     let (status, text) = mesh.curl(pod, &args);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let location = head.lines().find_map(|l| l.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case("location")).map(|(_, v)| v.trim()));
+    let location = head.lines().find_map(|l| {
+        l.split_once(": ")
+            .filter(|(n, _)| n.eq_ignore_ascii_case("location"))
+            .map(|(_, v)| v.trim())
+    });
     match (status, location) {
         (300..400, Some(location)) => format!("{status} {location}"),
         (200, _) => {
