@@ -104,7 +104,9 @@ pub(crate) async fn keep(
                 }
                 tell(&|s| (s.pid, s.ready) = (None, false));
             }
-            Err(error) => tracing::error!(%error, program = %launch.program.display(), "the control plane cannot be started"),
+            Err(error) => {
+                tracing::error!(%error, program = %launch.program.display(), "the control plane cannot be started");
+            }
         }
         tokio::select! {
             () = sleep(RESTART_WAIT) => {}
@@ -119,7 +121,10 @@ fn spawn(machine: &Machine, launch: &Launch) -> std::io::Result<tokio::process::
     fs::create_dir_all(layout.control_plane())?;
     fs::create_dir_all(layout.objects())?;
     fs::create_dir_all(layout.logs())?;
-    let log = fs::OpenOptions::new().create(true).append(true).open(layout.logs().join("control-plane.log"))?;
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(layout.logs().join("control-plane.log"))?;
     let mut command = tokio::process::Command::new(&launch.program);
     for source in &launch.sources {
         command.arg("--source").arg(source);
@@ -128,10 +133,22 @@ fn spawn(machine: &Machine, launch: &Launch) -> std::io::Result<tokio::process::
     command.arg("--state-dir").arg(layout.control_plane());
     command.arg("--jwks").arg(machine.issuer.jwks());
     command.args(["--token-issuer", ISSUER]);
-    let any = if machine.node.subnet.ipv6 { "[::]" } else { "0.0.0.0" };
-    command.args(["--listen", &format!("{any}:{PORT}"), "--admin", &format!("{any}:{ADMIN_PORT}")]);
+    let any = if machine.node.subnet.ipv6 {
+        "[::]"
+    } else {
+        "0.0.0.0"
+    };
+    command.args([
+        "--listen",
+        &format!("{any}:{PORT}"),
+        "--admin",
+        &format!("{any}:{ADMIN_PORT}"),
+    ]);
     command.envs(launch.env.iter().map(|(name, value)| (name, value)));
-    command.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log)).kill_on_drop(true);
+    command
+        .stdout(Stdio::from(log.try_clone()?))
+        .stderr(Stdio::from(log))
+        .kill_on_drop(true);
     sys::spawn_in_netns(&layout.node_netns(), ProcessTree::Shared, command)
 }
 
@@ -149,15 +166,20 @@ async fn stop(child: &mut tokio::process::Child) {
 
 /// Watches readiness and the trust bundle while the process runs; never returns.
 async fn follow_roots(machine: &Machine, status: &watch::Sender<Status>, changed: &Notify) {
-    let Some(ip) = machine.node.addresses().first().copied() else { return std::future::pending().await };
+    let Some(ip) = machine.node.addresses().first().copied() else {
+        return std::future::pending().await;
+    };
     let admin = SocketAddr::new(ip, ADMIN_PORT);
     let netns = machine.layout.node_netns();
     let mut wait = Duration::from_millis(20);
     loop {
         let ready = get(&netns, admin, "/readyz").await.is_some();
-        let roots = match ready {
-            true => get(&netns, admin, "/roots").await.filter(|pem| pem.contains("BEGIN CERTIFICATE")),
-            false => None,
+        let roots = if ready {
+            get(&netns, admin, "/roots")
+                .await
+                .filter(|pem| pem.contains("BEGIN CERTIFICATE"))
+        } else {
+            None
         };
         let told = status.send_if_modified(|s| {
             let before = s.clone();
@@ -171,7 +193,11 @@ async fn follow_roots(machine: &Machine, status: &watch::Sender<Status>, changed
             changed.notify_one();
         }
         // Often until it is there; afterwards a changed bundle may take a second.
-        wait = if ready { Duration::from_secs(1) } else { (wait * 3 / 2).min(Duration::from_secs(1)) };
+        wait = if ready {
+            Duration::from_secs(1)
+        } else {
+            (wait * 3 / 2).min(Duration::from_secs(1))
+        };
         sleep(wait).await;
     }
 }
@@ -185,7 +211,8 @@ pub(crate) async fn get(netns: &str, address: SocketAddr, path: &str) -> Option<
             Ok(TcpSocket::from_std_stream(socket.into()))
         })?;
         let mut stream = socket.connect(address).await?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -193,7 +220,10 @@ pub(crate) async fn get(netns: &str, address: SocketAddr, path: &str) -> Option<
     };
     let answer = timeout(Duration::from_secs(3), exchange).await.ok()?.ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    let success = head.split_whitespace().nth(1).is_some_and(|status| status.starts_with('2'));
+    let success = head
+        .split_whitespace()
+        .nth(1)
+        .is_some_and(|status| status.starts_with('2'));
     success.then(|| body.to_owned())
 }
 
@@ -204,8 +234,15 @@ pub fn find_control_plane() -> Option<PathBuf> {
 
 /// A program next to this one, or in `PATH`.
 fn find_program(name: &str) -> Option<PathBuf> {
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join(name)));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).map(|directory| directory.join(name)).collect::<Vec<_>>();
-    beside.into_iter().chain(in_path).find(|path: &PathBuf| Path::is_file(path))
+    let in_path = std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .collect::<Vec<_>>();
+    beside
+        .into_iter()
+        .chain(in_path)
+        .find(|path: &PathBuf| Path::is_file(path))
 }

@@ -10,13 +10,17 @@ pub enum Error {
     #[error("this machine cannot run pods:\n  - {}", .0.join("\n  - "))]
     Preflight(Vec<String>),
     /// A mesh of this name runs already.
-    #[error("a mesh named `{0}` is already up; `weft local down --name {0}` removes it, `--name OTHER` starts another")]
+    #[error(
+        "a mesh named `{0}` is already up; `weft local down --name {0}` removes it, `--name OTHER` starts another"
+    )]
     AlreadyUp(String),
     /// No mesh of this name runs.
     #[error("no mesh named `{0}` is up{1}")]
     NotUp(String, String),
     /// The mesh name cannot be used.
-    #[error("`{0}` cannot name a mesh: use 1 to 20 lower-case letters, digits and `-`, starting with a letter")]
+    #[error(
+        "`{0}` cannot name a mesh: use 1 to 20 lower-case letters, digits and `-`, starting with a letter"
+    )]
     BadName(String),
     /// The manifests have no usable object.
     #[error("{0}")]

@@ -8,7 +8,12 @@ use crate::container::HELPER_COMMAND;
 
 /// Runs a command in a container, as its user and in its environment, with this process's standard streams. `pod` is a
 /// name, `namespace/name` or `deploy/NAME`; the first of its containers unless one is named. Blocks until it ends.
-pub fn exec(mesh: &str, pod: &str, container: Option<&str>, command: &[String]) -> Result<ExitStatus, Error> {
+pub fn exec(
+    mesh: &str,
+    pod: &str,
+    container: Option<&str>,
+    command: &[String],
+) -> Result<ExitStatus, Error> {
     let state = state(mesh)?;
     let pod = find_pod(&state, pod)?;
     let container = find_container(pod, container)?;
@@ -20,6 +25,12 @@ pub fn exec(mesh: &str, pod: &str, container: Option<&str>, command: &[String]) 
     };
     // This process waits while the command has the terminal: its signals are the command's.
     let mut helper = Command::new("/proc/self/exe");
-    helper.arg(HELPER_COMMAND).arg("exec").arg(&container.spec).arg(init.to_string()).arg("--").args(command);
+    helper
+        .arg(HELPER_COMMAND)
+        .arg("exec")
+        .arg(&container.spec)
+        .arg(init.to_string())
+        .arg("--")
+        .args(command);
     Ok(helper.status()?)
 }

@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use crate::pod::NODE_NAME;
-use crate::{Error, names};
+use crate::Error;
+use crate::names::{self, NODE_NAME};
 
 /// `iss` of all tokens: what clusters made by kubeadm use.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -29,7 +29,9 @@ pub(crate) struct Issuer {
 
 impl std::fmt::Debug for Issuer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Issuer").field("jwks", &self.jwks).finish_non_exhaustive()
+        f.debug_struct("Issuer")
+            .field("jwks", &self.jwks)
+            .finish_non_exhaustive()
     }
 }
 
@@ -43,7 +45,11 @@ impl Issuer {
             Err(_) => {
                 let pair = rcgen::KeyPair::generate().map_err(|e| Error::Issuer(e.to_string()))?;
                 let pem = pair.serialize_pem();
-                let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key_file);
+                let file = fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&key_file);
                 std::io::Write::write_all(&mut file.map_err(Error::at(&key_file))?, pem.as_bytes())
                     .map_err(Error::at(&key_file))?;
                 pem
@@ -55,7 +61,11 @@ impl Issuer {
         jwk.common.key_id = Some(KEY_ID.to_owned());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
         let jwks = directory.join("jwks.json");
-        fs::write(&jwks, serde_json::to_vec_pretty(&JwkSet { keys: vec![jwk] })?).map_err(Error::at(&jwks))?;
+        fs::write(
+            &jwks,
+            serde_json::to_vec_pretty(&JwkSet { keys: vec![jwk] })?,
+        )
+        .map_err(Error::at(&jwks))?;
         Ok(Self { key, jwks })
     }
 
@@ -66,10 +76,19 @@ impl Issuer {
 
     /// A token for a pod's service account, bound to the pod, valid for `seconds` from now. Without an audience the issuer
     /// itself is the audience.
-    pub(crate) fn token(&self, pod: &Pod, audience: Option<&str>, seconds: i64) -> Result<String, Error> {
+    pub(crate) fn token(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        seconds: i64,
+    ) -> Result<String, Error> {
         let meta = &pod.metadata;
         let namespace = meta.namespace.as_deref().unwrap_or("default");
-        let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or("default");
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.service_account_name.as_deref())
+            .unwrap_or("default");
         let now = Timestamp::now().as_second();
         let claims = json!({
             "iss": ISSUER,
@@ -87,7 +106,10 @@ impl Issuer {
                 "serviceaccount": {"name": account, "uid": stable_uuid(&["serviceaccount", namespace, account])},
             },
         });
-        let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::ES256) };
+        let header = Header {
+            kid: Some(KEY_ID.to_owned()),
+            ..Header::new(Algorithm::ES256)
+        };
         jsonwebtoken::encode(&header, &claims, &self.key).map_err(|e| Error::Issuer(e.to_string()))
     }
 }
@@ -140,10 +162,15 @@ mod tests {
         validation.set_audience(&["weft-ca"]);
         validation.set_issuer(&[ISSUER]);
         let key = DecodingKey::from_jwk(set.find(KEY_ID).unwrap()).unwrap();
-        let claims = jsonwebtoken::decode::<Value>(&token, &key, &validation).unwrap().claims;
+        let claims = jsonwebtoken::decode::<Value>(&token, &key, &validation)
+            .unwrap()
+            .claims;
         assert_eq!(claims["sub"], "system:serviceaccount:shop:web");
         assert_eq!(claims["kubernetes.io"]["pod"]["name"], "web-0");
-        assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 60);
+        assert_eq!(
+            claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
+            60
+        );
     }
 
     #[test]

@@ -39,13 +39,13 @@ pub use error::Error;
 pub use exec::exec;
 pub use issuer::ISSUER;
 pub use logs::{LogOptions, logs};
-pub use names::{Layout, MESH_NAME_MAX};
+pub use names::{Layout, MESH_NAME_MAX, NODE_NAME};
 pub use options::{DEFAULT_NAME, DOWN_GRACE, UpOptions};
-pub use pod::NODE_NAME;
 pub use pod::build::ROOT_ANNOTATION;
 pub use preflight::preflight;
 pub use state::{
-    ContainerState, ControlPlaneState, Phase, PodRow, PodState, ServiceState, State, Subnet, WorkloadState,
+    ContainerState, ControlPlaneState, Phase, PodRow, PodState, ServiceState, State, Subnet,
+    WorkloadState,
 };
 pub use up::{SUPERVISE_ARGUMENTS, detach, supervise, up};
 pub use workload::instance::ZONE_ANNOTATION;

@@ -31,7 +31,12 @@ pub struct LogOptions {
 
 /// Gives a container's log to `line`, one line at a time, until it ends or `line` returns an error. `pod` is a name,
 /// `namespace/name` or `deploy/NAME`. Blocking.
-pub fn logs(mesh: &str, pod: &str, options: &LogOptions, mut line: impl FnMut(&str) -> io::Result<()>) -> Result<(), Error> {
+pub fn logs(
+    mesh: &str,
+    pod: &str,
+    options: &LogOptions,
+    mut line: impl FnMut(&str) -> io::Result<()>,
+) -> Result<(), Error> {
     let known = state(mesh)?;
     let found = find_pod(&known, pod)?;
     let key = format!("{}/{}", found.namespace, found.name);
@@ -39,14 +44,25 @@ pub fn logs(mesh: &str, pod: &str, options: &LogOptions, mut line: impl FnMut(&s
     let name = container.name.clone();
     let mut path = container.log.clone();
     if options.previous {
-        let before = container.restarts.checked_sub(1).filter(|_| container.restarts > 0);
-        path = before.map(|n| path.with_file_name(format!("{n}.log"))).filter(|p| p.exists()).ok_or_else(|| {
-            Error::NotFound(format!("container {name} of pod {key} has no earlier start whose log is kept"))
-        })?;
+        let before = container
+            .restarts
+            .checked_sub(1)
+            .filter(|_| container.restarts > 0);
+        path = before
+            .map(|n| path.with_file_name(format!("{n}.log")))
+            .filter(|p| p.exists())
+            .ok_or_else(|| {
+                Error::NotFound(format!(
+                    "container {name} of pod {key} has no earlier start whose log is kept"
+                ))
+            })?;
     }
-    let mut show = |text: &str| match options.timestamps {
-        true => line(text),
-        false => line(strip(text)),
+    let mut show = |text: &str| {
+        if options.timestamps {
+            line(text)
+        } else {
+            line(strip(text))
+        }
     };
     let mut text = String::new();
     for file in [rotated(&path), path.clone()] {
@@ -55,7 +71,9 @@ pub fn logs(mesh: &str, pod: &str, options: &LogOptions, mut line: impl FnMut(&s
         }
     }
     let lines: Vec<&str> = text.lines().collect();
-    let skip = options.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
+    let skip = options
+        .tail
+        .map_or(0, |tail| lines.len().saturating_sub(tail));
     for text in &lines[skip..] {
         show(text)?;
     }
@@ -67,7 +85,9 @@ pub fn logs(mesh: &str, pod: &str, options: &LogOptions, mut line: impl FnMut(&s
         position = read_on(&path, position, &mut show)?;
         std::thread::sleep(POLL);
         let Ok(now) = state(mesh) else { return Ok(()) };
-        let Ok(pod) = find_pod(&now, &key) else { return Ok(()) };
+        let Ok(pod) = find_pod(&now, &key) else {
+            return Ok(());
+        };
         let current = find_container(pod, Some(&name))?;
         if current.log != path {
             read_on(&path, position, &mut show)?;
@@ -80,8 +100,14 @@ pub fn logs(mesh: &str, pod: &str, options: &LogOptions, mut line: impl FnMut(&s
 }
 
 /// Shows the whole lines after `position`; where the next ones will start.
-fn read_on(path: &Path, position: u64, show: &mut impl FnMut(&str) -> io::Result<()>) -> io::Result<u64> {
-    let Ok(mut file) = File::open(path) else { return Ok(position) };
+fn read_on(
+    path: &Path,
+    position: u64,
+    show: &mut impl FnMut(&str) -> io::Result<()>,
+) -> io::Result<u64> {
+    let Ok(mut file) = File::open(path) else {
+        return Ok(position);
+    };
     let mut position = position;
     if file.metadata()?.len() < position {
         // Rotated: what came after the last look is in the older file.

@@ -10,6 +10,9 @@ use crate::Error;
 /// The most characters a mesh name may have: links and hashes must still fit beside it.
 pub const MESH_NAME_MAX: usize = 20;
 
+/// The node's name, in every mesh.
+pub const NODE_NAME: &str = "weft-local";
+
 /// The longest namespace name we make. `ip netns` allows 255; short ones stay readable.
 const NETNS_MAX: usize = 60;
 
@@ -27,11 +30,16 @@ impl Layout {
             && mesh.len() <= MESH_NAME_MAX
             && mesh.starts_with(|c: char| c.is_ascii_lowercase())
             && !mesh.ends_with('-')
-            && mesh.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+            && mesh
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if !valid {
             return Err(Error::BadName(mesh.to_owned()));
         }
-        Ok(Self { mesh: mesh.to_owned(), run: Path::new("/run/weft").join(mesh) })
+        Ok(Self {
+            mesh: mesh.to_owned(),
+            run: Path::new("/run/weft").join(mesh),
+        })
     }
 
     /// The mesh's name.
@@ -91,7 +99,9 @@ impl Layout {
 
     /// The (namespace, name) of every pod that has a directory.
     pub fn pods(&self) -> Vec<(String, String)> {
-        let Ok(entries) = std::fs::read_dir(self.run.join("pods")) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(self.run.join("pods")) else {
+            return Vec::new();
+        };
         entries
             .flatten()
             .filter_map(|entry| {
@@ -162,7 +172,7 @@ pub(crate) fn hash_suffix(parts: &[&str], length: usize) -> String {
     for _ in 0..length {
         let index = usize::try_from(hash % SAFE.len() as u64).unwrap_or_default();
         text.push(char::from(SAFE[index]));
-        hash = mix(hash / SAFE.len() as u64 ^ hash << 13);
+        hash = mix((hash / SAFE.len() as u64) ^ (hash << 13));
     }
     text
 }
@@ -196,7 +206,15 @@ mod tests {
         for good in ["weft", "a", "shop-2", "abcdefghijklmnopqrst"] {
             Layout::new(good).unwrap();
         }
-        for bad in ["", "Shop", "2shop", "a_b", "a-", "abcdefghijklmnopqrstu", "a/b"] {
+        for bad in [
+            "",
+            "Shop",
+            "2shop",
+            "a_b",
+            "a-",
+            "abcdefghijklmnopqrstu",
+            "a/b",
+        ] {
             assert!(Layout::new(bad).is_err(), "{bad}");
         }
     }
@@ -208,12 +226,17 @@ mod tests {
         assert_eq!(layout.pod_netns("other", "web-0"), "weft-shop-other.web-0");
         assert_ne!(layout.pod_netns("default", "node"), layout.node_netns());
         let long = layout.pod_netns("default", &"x".repeat(80));
-        assert!(long.len() <= NETNS_MAX && long.starts_with("weft-shop-xxx"), "{long}");
+        assert!(
+            long.len() <= NETNS_MAX && long.starts_with("weft-shop-xxx"),
+            "{long}"
+        );
         assert_ne!(long, layout.pod_netns("default", &"x".repeat(81)));
         assert!(Layout::pod_link("default", "web-0").len() <= 15 && layout.host_link().len() <= 15);
         assert_ne!(Layout::pod_link("a", "b"), Layout::pod_link("ab", ""));
         assert_eq!(hash_suffix(&["a", "b"], 5), hash_suffix(&["a", "b"], 5));
-        let suffixes: std::collections::HashSet<_> = (0..200).map(|n| hash_suffix(&[&n.to_string()], 5)).collect();
+        let suffixes: std::collections::HashSet<_> = (0..200)
+            .map(|n| hash_suffix(&[&n.to_string()], 5))
+            .collect();
         assert_eq!(suffixes.len(), 200);
     }
 }

@@ -39,11 +39,19 @@ impl Progress {
         let mut lines = Vec::new();
         let now = Instant::now();
         let problems: BTreeSet<String> = state.problems.iter().cloned().collect();
-        lines.extend(problems.difference(&self.problems).map(|problem| format!("  ! {problem}")));
+        lines.extend(
+            problems
+                .difference(&self.problems)
+                .map(|problem| format!("  ! {problem}")),
+        );
         self.problems = problems;
         let answers = state.control_plane.as_ref().is_some_and(|c| c.ready);
         if answers != self.control_plane {
-            lines.push(if answers { "  control plane is ready".into() } else { "  ! control plane is down".into() });
+            lines.push(if answers {
+                "  control plane is ready".into()
+            } else {
+                "  ! control plane is down".into()
+            });
             self.control_plane = answers;
         }
         let mut seen = BTreeSet::new();
@@ -63,7 +71,13 @@ impl Progress {
                 lines.extend(self.stuck(&key, &pod.status, pod.reason.as_deref(), now));
             }
         }
-        for gone in self.ready.keys().filter(|key| !seen.contains(*key)).cloned().collect::<Vec<_>>() {
+        for gone in self
+            .ready
+            .keys()
+            .filter(|key| !seen.contains(*key))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             self.ready.remove(&gone);
             self.reasons.remove(&gone);
             lines.push(format!("  pod {gone} removed"));
@@ -72,16 +86,32 @@ impl Progress {
             self.settled = state.settled();
             if self.settled {
                 let seconds = self.started.elapsed().as_secs_f32();
-                lines.push(format!("{} pods are as wanted ({seconds:.1} s since the start)", state.pods.len()));
+                lines.push(format!(
+                    "{} pods are as wanted ({seconds:.1} s since the start)",
+                    state.pods.len()
+                ));
             }
         }
         lines
     }
 
     /// Why a pod is not ready, once that has lasted a while.
-    fn stuck(&mut self, key: &str, status: &str, reason: Option<&str>, now: Instant) -> Option<String> {
-        let text = format!("{status}{}{}", if reason.is_some() { ": " } else { "" }, reason.unwrap_or_default());
-        let known = self.reasons.entry(key.to_owned()).or_insert_with(|| (text.clone(), now, false));
+    fn stuck(
+        &mut self,
+        key: &str,
+        status: &str,
+        reason: Option<&str>,
+        now: Instant,
+    ) -> Option<String> {
+        let text = format!(
+            "{status}{}{}",
+            if reason.is_some() { ": " } else { "" },
+            reason.unwrap_or_default()
+        );
+        let known = self
+            .reasons
+            .entry(key.to_owned())
+            .or_insert_with(|| (text.clone(), now, false));
         if known.0 != text {
             *known = (text, now, false);
         }

@@ -147,7 +147,8 @@ pub struct ServiceState {
 impl State {
     /// Every workload is as wanted, and so is the control plane.
     pub fn settled(&self) -> bool {
-        self.control_plane.as_ref().is_none_or(|c| c.ready) && self.workloads.iter().all(|w| w.settled)
+        self.control_plane.as_ref().is_none_or(|c| c.ready)
+            && self.workloads.iter().all(|w| w.settled)
     }
 }
 
@@ -184,7 +185,11 @@ impl PodRow {
         Self {
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
-            ready: format!("{}/{}", lasting().filter(|c| c.ready).count(), lasting().count()),
+            ready: format!(
+                "{}/{}",
+                lasting().filter(|c| c.ready).count(),
+                lasting().count()
+            ),
             status: pod.status.clone(),
             restarts: pod.containers.iter().map(|c| c.restarts).sum(),
             age_seconds: u64::try_from(age).unwrap_or(0),

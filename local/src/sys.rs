@@ -22,19 +22,25 @@ pub(crate) fn netns_path(name: &str) -> PathBuf {
 
 /// Runs `work` on a thread inside the named network namespace and waits for it. For short calls that block only in
 /// the kernel (making and binding sockets, writing to `/proc/sys/net`).
-pub(crate) fn in_netns<T: Send>(netns: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(crate) fn in_netns<T: Send>(
+    netns: &str,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     let path = netns_path(netns);
     std::thread::scope(|scope| {
         let handle = scope.spawn(move || {
             enter_netns(&path)?;
             work()
         });
-        handle.join().unwrap_or_else(|_| Err(io::Error::other("the thread inside the namespace panicked")))
+        handle
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread inside the namespace panicked")))
     })
 }
 
 fn enter_netns(path: &Path) -> io::Result<()> {
-    let file = File::open(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+    let file = File::open(path)
+        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     setns(file, CloneFlags::CLONE_NEWNET)?;
     Ok(())
 }
@@ -66,7 +72,9 @@ pub(crate) fn spawn_in_netns(
             }
             command.stdin(Stdio::null()).spawn()
         });
-        handle.join().unwrap_or_else(|_| Err(io::Error::other("the thread inside the namespace panicked")))
+        handle
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread inside the namespace panicked")))
     })
 }
 
@@ -77,7 +85,9 @@ pub(crate) fn processes_in(netns: &[String]) -> Vec<(i32, String)> {
         .filter_map(|name| std::fs::metadata(netns_path(name)).ok())
         .map(|meta| (meta.dev(), meta.ino()))
         .collect();
-    let Ok(proc_entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(proc_entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     proc_entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
@@ -91,7 +101,10 @@ pub(crate) fn processes_in(netns: &[String]) -> Vec<(i32, String)> {
 
 fn command_line(pid: i32) -> String {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
+    String::from_utf8_lossy(&bytes)
+        .replace('\0', " ")
+        .trim_end()
+        .to_owned()
 }
 
 /// The first child of a process, as the caller's PID namespace numbers it.

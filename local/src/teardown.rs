@@ -18,16 +18,25 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 /// Removes everything of a mesh whose supervisor is not running. Blocking.
 pub(crate) fn teardown(layout: &Layout) -> Result<(), Error> {
     let _one_at_a_time = host::lock()?;
-    let mut namespaces: Vec<String> = layout.pods().iter().map(|(ns, pod)| layout.pod_netns(ns, pod)).collect();
+    let mut namespaces: Vec<String> = layout
+        .pods()
+        .iter()
+        .map(|(ns, pod)| layout.pod_netns(ns, pod))
+        .collect();
     namespaces.push(layout.node_netns());
     namespaces.retain(|name| sys::netns_path(name).exists());
     kill_all(&namespaces);
     // The pods' ends of the links first: a namespace frees its links only some time after it is deleted.
-    for namespace in namespaces.iter().filter(|name| **name != layout.node_netns()) {
+    for namespace in namespaces
+        .iter()
+        .filter(|name| **name != layout.node_netns())
+    {
         let _ = tool::ip(Some(namespace), "link delete eth0\n");
     }
     host::restore(layout);
-    tool::ip_force(&namespaces.iter().map(|name| format!("netns delete {name}\n")).collect::<String>());
+    for name in &namespaces {
+        tool::ip_force(&format!("netns delete {name}\n"));
+    }
     for directory in [layout.memory(), layout.run().to_owned()] {
         if let Err(error) = std::fs::remove_dir_all(&directory)
             && error.kind() != std::io::ErrorKind::NotFound

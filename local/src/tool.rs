@@ -66,14 +66,27 @@ fn feed(mut command: Command, script: &str) -> Result<String, Error> {
         // A program that failed early has closed its end; its own message says more than our broken pipe.
         let _ = stdin.write_all(script.as_bytes());
     }
-    let output = child.wait_with_output().map_err(|e| Error::Command(format!("{description}: {e}")))?;
+    let output = child
+        .wait_with_output()
+        .map_err(|e| Error::Command(format!("{description}: {e}")))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let message = String::from_utf8_lossy(&output.stderr);
-    Err(Error::Command(format!("{description}: {}", message.trim().lines().take(6).collect::<Vec<_>>().join("; "))))
+    Err(Error::Command(format!(
+        "{description}: {}",
+        message
+            .trim()
+            .lines()
+            .take(6)
+            .collect::<Vec<_>>()
+            .join("; ")
+    )))
 }
 
 fn command_args(command: &Command) -> Vec<String> {
-    command.get_args().map(|a| a.to_string_lossy().into_owned()).collect()
+    command
+        .get_args()
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect()
 }

@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
+use crate::Error;
 use crate::client::{is_up, state};
 use crate::names::Layout;
 use crate::options::{DOWN_GRACE, UpOptions};
@@ -20,7 +21,6 @@ use crate::progress::Progress;
 use crate::state::State;
 use crate::supervisor::Supervisor;
 use crate::teardown::teardown;
-use crate::Error;
 
 /// The arguments that [`detach`] gives this program, before the mesh's name; the program must then call [`supervise`].
 pub const SUPERVISE_ARGUMENTS: [&str; 3] = ["local", "supervise", "--name"];
@@ -68,10 +68,18 @@ pub async fn up(options: &UpOptions, mut line: impl FnMut(&str)) -> Result<(), E
         drop(claim.lock);
         removed
     });
-    result.and(removed.await.map_err(|e| Error::Io(std::io::Error::other(e)))?)
+    result.and(
+        removed
+            .await
+            .map_err(|e| Error::Io(std::io::Error::other(e)))?,
+    )
 }
 
-async fn run(options: &UpOptions, layout: &Layout, line: &mut impl FnMut(&str)) -> Result<(), Error> {
+async fn run(
+    options: &UpOptions,
+    layout: &Layout,
+    line: &mut impl FnMut(&str),
+) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let supervisor = Supervisor::start(options, layout)?;
@@ -106,7 +114,11 @@ async fn run(options: &UpOptions, layout: &Layout, line: &mut impl FnMut(&str)) 
 
 /// Brings a mesh up in the background and returns when everything is as wanted, or after `patience`: then pods that are
 /// not ready are in the returned state, and the mesh stays up. An error means that nothing was left behind.
-pub async fn detach(options: &UpOptions, patience: Duration, mut line: impl FnMut(&str)) -> Result<State, Error> {
+pub async fn detach(
+    options: &UpOptions,
+    patience: Duration,
+    mut line: impl FnMut(&str),
+) -> Result<State, Error> {
     preflight(options)?;
     let layout = Layout::new(&options.name)?;
     if is_up(&layout) {
@@ -115,9 +127,15 @@ pub async fn detach(options: &UpOptions, patience: Duration, mut line: impl FnMu
     teardown(&layout)?;
     fs::create_dir_all(layout.logs()).map_err(Error::at(layout.logs()))?;
     let mut options = options.clone();
-    options.files = options.files.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
-    fs::write(layout.options_file(), serde_json::to_vec_pretty(&options)?).map_err(Error::at(layout.options_file()))?;
-    let log_path = std::env::temp_dir().join(format!("weft-{}-{}.log", options.name, std::process::id()));
+    options.files = options
+        .files
+        .iter()
+        .map(std::path::absolute)
+        .collect::<Result<_, _>>()?;
+    fs::write(layout.options_file(), serde_json::to_vec_pretty(&options)?)
+        .map_err(Error::at(layout.options_file()))?;
+    let log_path =
+        std::env::temp_dir().join(format!("weft-{}-{}.log", options.name, std::process::id()));
     let log = File::create(&log_path).map_err(Error::at(&log_path))?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("weft")
@@ -134,7 +152,10 @@ pub async fn detach(options: &UpOptions, patience: Duration, mut line: impl FnMu
     let outcome = loop {
         if let Some(status) = child.try_wait()? {
             let text = said();
-            break Err(Error::Command(format!("the supervisor ended ({status}): {}", text.trim())));
+            break Err(Error::Command(format!(
+                "the supervisor ended ({status}): {}",
+                text.trim()
+            )));
         }
         if let Ok(state) = state(&options.name) {
             for text in progress.lines(&state) {
@@ -145,7 +166,10 @@ pub async fn detach(options: &UpOptions, patience: Duration, mut line: impl FnMu
             }
         } else if started.elapsed() > STARTUP {
             let _ = child.kill();
-            break Err(Error::Command(format!("the supervisor does not answer: {}", said().trim())));
+            break Err(Error::Command(format!(
+                "the supervisor does not answer: {}",
+                said().trim()
+            )));
         }
         sleep(POLL).await;
     };

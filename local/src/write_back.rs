@@ -24,11 +24,21 @@ impl WriteBack {
     pub(crate) fn new(directory: PathBuf) -> Result<Self, Error> {
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).map_err(Error::at(&directory))?;
-        Ok(Self { directory, written: HashMap::new(), seen: Vec::new() })
+        Ok(Self {
+            directory,
+            written: HashMap::new(),
+            seen: Vec::new(),
+        })
     }
 
     /// Writes an object, unless its file holds the same already.
-    pub(crate) fn put(&mut self, kind: &str, namespace: &str, name: &str, object: &impl Serialize) -> Result<(), Error> {
+    pub(crate) fn put(
+        &mut self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        object: &impl Serialize,
+    ) -> Result<(), Error> {
         let file = match namespace {
             "" => format!("{kind}_{name}.json"),
             _ => format!("{kind}_{namespace}_{name}.json"),

@@ -45,7 +45,9 @@ pub fn helper_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     for argument in arguments {
         match argument.into_string() {
             Ok(word) => words.push(word),
-            Err(argument) => return refuse(&format!("{} is not UTF-8", argument.to_string_lossy())),
+            Err(argument) => {
+                return refuse(&format!("{} is not UTF-8", argument.to_string_lossy()));
+            }
         }
     }
     let (stage, rest) = match words.split_first() {
@@ -55,10 +57,12 @@ pub fn helper_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match (stage, rest) {
         ("init", [spec]) => init(Path::new(spec)),
         ("run", rest) => privilege::run(rest),
-        ("exec", [spec, pid, separator, command @ ..]) if separator == "--" => match exec(Path::new(spec), pid, command) {
-            Ok(code) => ExitCode::from(code),
-            Err(reason) => refuse(&reason),
-        },
+        ("exec", [spec, pid, separator, command @ ..]) if separator == "--" => {
+            match exec(Path::new(spec), pid, command) {
+                Ok(code) => ExitCode::from(code),
+                Err(reason) => refuse(&reason),
+            }
+        }
         _ => refuse("the program starts this command itself; it is not meant to be typed"),
     }
 }
@@ -86,7 +90,13 @@ fn init(spec_path: &Path) -> ExitCode {
     let _ = nix::sys::prctl::set_name(c"weft-container");
     let mut signals = SigSet::all();
     // Faults must kill this process, not wait in its mask.
-    for fault in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT] {
+    for fault in [
+        Signal::SIGSEGV,
+        Signal::SIGBUS,
+        Signal::SIGILL,
+        Signal::SIGFPE,
+        Signal::SIGABRT,
+    ] {
         signals.remove(fault);
     }
     if let Err(errno) = signals.thread_block() {
@@ -111,8 +121,16 @@ fn init(spec_path: &Path) -> ExitCode {
 /// The `run` stage for a command, with the container's environment and nothing else.
 fn command(spec: &ContainerSpec, words: &[String]) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(HELPER_COMMAND).arg(HELPER_COMMAND).arg("run").args(privilege::flags(spec)).arg("--").args(words);
-    command.env_clear().envs(spec.env.iter().map(|(name, value)| (name, value)));
+    command
+        .arg0(HELPER_COMMAND)
+        .arg(HELPER_COMMAND)
+        .arg("run")
+        .args(privilege::flags(spec))
+        .arg("--")
+        .args(words);
+    command
+        .env_clear()
+        .envs(spec.env.iter().map(|(name, value)| (name, value)));
     command
 }
 
@@ -127,7 +145,9 @@ fn supervise(child: Pid, signals: &SigSet) -> nix::Result<u8> {
         }
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == child => return Ok(u8::try_from(code & 0xff).unwrap_or(1)),
+                Ok(WaitStatus::Exited(pid, code)) if pid == child => {
+                    return Ok(u8::try_from(code & 0xff).unwrap_or(1));
+                }
                 Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
                     return Ok(128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or(0)));
                 }
@@ -157,7 +177,10 @@ fn exec(spec_path: &Path, pid: &str, words: &[String]) -> Result<u8, Failure> {
         // The mounts last: after this, `/proc` is the container's.
         ("mnt", CloneFlags::CLONE_NEWNS),
     ];
-    let files = wanted.iter().map(|(kind, flag)| Ok((open(kind)?, *flag))).collect::<Result<Vec<_>, Failure>>()?;
+    let files = wanted
+        .iter()
+        .map(|(kind, flag)| Ok((open(kind)?, *flag)))
+        .collect::<Result<Vec<_>, Failure>>()?;
     for (file, flag) in files {
         setns(file, flag).map_err(|errno| format!("cannot join the container: {errno}"))?;
     }
@@ -171,7 +194,12 @@ fn exec(spec_path: &Path, pid: &str, words: &[String]) -> Result<u8, Failure> {
     if let Ok(term) = std::env::var("TERM") {
         command.env("TERM", term);
     }
-    let status = command.status().map_err(|e| format!("cannot start in the container: {e}"))?;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    let status = command
+        .status()
+        .map_err(|e| format!("cannot start in the container: {e}"))?;
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
     Ok(u8::try_from(code & 0xff).unwrap_or(1))
 }

@@ -82,10 +82,17 @@ const OPEN_FILES: u64 = 1_048_576;
 
 /// The numbers of the capabilities a container keeps. `ALL` is understood on both sides, as is a `CAP_` in front;
 /// an unknown name is an error.
-pub(crate) fn capabilities(privileged: bool, add: &[String], drop: &[String]) -> Result<Vec<u8>, String> {
+pub(crate) fn capabilities(
+    privileged: bool,
+    add: &[String],
+    drop: &[String],
+) -> Result<Vec<u8>, String> {
     let number = |name: &str| {
         let bare = name.strip_prefix("CAP_").unwrap_or(name);
-        CAPABILITIES.iter().position(|known| *known == bare).ok_or_else(|| format!("unknown capability {name:?}"))
+        CAPABILITIES
+            .iter()
+            .position(|known| *known == bare)
+            .ok_or_else(|| format!("unknown capability {name:?}"))
     };
     let is_all = |name: &String| name == "ALL" || name == "CAP_ALL";
     let mut kept = [privileged || add.iter().any(is_all); CAPABILITIES.len()];
@@ -100,7 +107,11 @@ pub(crate) fn capabilities(privileged: bool, add: &[String], drop: &[String]) ->
     for name in add.iter().filter(|name| !is_all(name)) {
         kept[number(name)?] = true;
     }
-    Ok((0_u8..).zip(kept).filter(|(_, kept)| *kept).map(|(number, _)| number).collect())
+    Ok((0_u8..)
+        .zip(kept)
+        .filter(|(_, kept)| *kept)
+        .map(|(number, _)| number)
+        .collect())
 }
 
 /// The `run` stage's flags for a container.
@@ -119,13 +130,26 @@ pub(crate) fn flags(spec: &ContainerSpec) -> Vec<String> {
 /// The `run` stage: takes the flags' privileges and becomes the command. Returns only on failure, with the shell's
 /// codes: 127 for a program that is not there, 126 for one that cannot be executed.
 pub(crate) fn run(words: &[String]) -> ExitCode {
-    let [uid, gid, groups, capabilities, no_new_privileges, cwd, separator, command @ ..] = words else {
+    let [
+        uid,
+        gid,
+        groups,
+        capabilities,
+        no_new_privileges,
+        cwd,
+        separator,
+        command @ ..,
+    ] = words
+    else {
         return super::refuse("flags are missing");
     };
     if separator != "--" || command.is_empty() {
         return super::refuse("flags are missing");
     }
-    let taken = numbers(groups).zip(numbers(capabilities)).zip(uid.parse().ok()).zip(gid.parse().ok());
+    let taken = numbers(groups)
+        .zip(numbers(capabilities))
+        .zip(uid.parse().ok())
+        .zip(gid.parse().ok());
     let Some((((groups, capabilities), uid), gid)) = taken else {
         return super::refuse("flags cannot be read");
     };
@@ -140,32 +164,56 @@ pub(crate) fn run(words: &[String]) -> ExitCode {
         return super::refuse(&format!("working directory {cwd}: {error}"));
     }
     let error = execute(command);
-    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+    let code = if error.kind() == std::io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    };
     super::refuse(&format!("{}: {error}", command[0]));
     ExitCode::from(code)
 }
 
 fn numbers(list: &str) -> Option<Vec<u32>> {
-    list.split(',').filter(|word| !word.is_empty()).map(|word| word.parse().ok()).collect()
+    list.split(',')
+        .filter(|word| !word.is_empty())
+        .map(|word| word.parse().ok())
+        .collect()
 }
 
-fn take(uid: u32, gid: u32, groups: &[u32], capabilities: &[u32], no_new_privileges: bool) -> Result<(), String> {
+fn take(
+    uid: u32,
+    gid: u32,
+    groups: &[u32],
+    capabilities: &[u32],
+    no_new_privileges: bool,
+) -> Result<(), String> {
     let failed = |what: &'static str| move |errno: nix::Error| format!("{what}: {errno}");
     // Programs reopen /dev/stdout and /dev/stderr by name, which asks the pipe's owner.
-    for stream in [nix::unistd::fchown(std::io::stdout(), Some(uid.into()), None), nix::unistd::fchown(std::io::stderr(), Some(uid.into()), None)] {
+    for stream in [
+        nix::unistd::fchown(std::io::stdout(), Some(uid.into()), None),
+        nix::unistd::fchown(std::io::stderr(), Some(uid.into()), None),
+    ] {
         // A terminal or file of `exec` stays its owner's.
         let _ = stream;
     }
-    let hard = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed("limits"))?.1;
+    let hard = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(failed("limits"))?
+        .1;
     let open_files = OPEN_FILES.min(hard);
-    setrlimit(Resource::RLIMIT_NOFILE, open_files, open_files).map_err(failed("limit of open files"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, open_files, open_files)
+        .map_err(failed("limit of open files"))?;
     for number in 0..CAPABILITIES.len() as u32 {
         if !capabilities.contains(&number) {
             // A kernel older than the table does not know the last ones.
             let capability = CapabilitySet::from_bits_retain(1 << number);
             match remove_capability_from_bounding_set(capability) {
                 Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-                Err(errno) => return Err(format!("capability {}: {errno}", CAPABILITIES[number as usize])),
+                Err(errno) => {
+                    return Err(format!(
+                        "capability {}: {errno}",
+                        CAPABILITIES[number as usize]
+                    ));
+                }
             }
         }
     }
@@ -182,7 +230,10 @@ fn take(uid: u32, gid: u32, groups: &[u32], capabilities: &[u32], no_new_privile
 
 /// `execvp` with this process's environment; returns why it failed.
 fn execute(command: &[String]) -> std::io::Error {
-    let words: Result<Vec<CString>, _> = command.iter().map(|word| CString::new(word.as_bytes())).collect();
+    let words: Result<Vec<CString>, _> = command
+        .iter()
+        .map(|word| CString::new(word.as_bytes()))
+        .collect();
     match words {
         Ok(words) => match nix::unistd::execvp(&words[0], &words) {
             Ok(never) => match never {},
@@ -200,13 +251,19 @@ mod tests {
     fn names(privileged: bool, add: &[&str], drop: &[&str]) -> Vec<&'static str> {
         let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let numbers = capabilities(privileged, &owned(add), &owned(drop)).unwrap();
-        numbers.into_iter().map(|n| CAPABILITIES[usize::from(n)]).collect()
+        numbers
+            .into_iter()
+            .map(|n| CAPABILITIES[usize::from(n)])
+            .collect()
     }
 
     #[test]
     fn defaults_additions_and_drops() {
         assert_eq!(names(false, &[], &[]).len(), DEFAULT.len());
-        assert_eq!(names(false, &["NET_ADMIN", "CAP_NET_RAW"], &["ALL"]), ["NET_ADMIN", "NET_RAW"]);
+        assert_eq!(
+            names(false, &["NET_ADMIN", "CAP_NET_RAW"], &["ALL"]),
+            ["NET_ADMIN", "NET_RAW"]
+        );
         assert!(!names(false, &[], &["CHOWN"]).contains(&"CHOWN"));
         assert_eq!(names(false, &["ALL"], &[]).len(), CAPABILITIES.len());
         assert_eq!(names(true, &[], &[]).len(), CAPABILITIES.len());
@@ -216,7 +273,12 @@ mod tests {
 
     #[test]
     fn numbers_match_the_kernel() {
-        for (name, number) in [("NET_ADMIN", 12), ("SYS_ADMIN", 21), ("AUDIT_WRITE", 29), ("BPF", 39)] {
+        for (name, number) in [
+            ("NET_ADMIN", 12),
+            ("SYS_ADMIN", 21),
+            ("AUDIT_WRITE", 29),
+            ("BPF", 39),
+        ] {
             assert_eq!(CAPABILITIES[number], name);
         }
     }

@@ -27,9 +27,17 @@ pub(crate) fn enter(spec: &ContainerSpec) -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC)
         .map_err(|e| format!("cannot make namespaces: {e}"))?;
     sethostname(&spec.hostname).map_err(|e| format!("cannot set the host name: {e}"))?;
-    attach(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
+    attach(
+        None,
+        Path::new("/"),
+        None,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None,
+    )?;
 
-    let layers = Layers { scratch: spec.scratch.clone() };
+    let layers = Layers {
+        scratch: spec.scratch.clone(),
+    };
     let root = layers.start()?;
     layers.cover(&spec.root, &root, 0)?;
     for (n, point) in other_mounts(&spec.root).into_iter().enumerate() {
@@ -46,11 +54,17 @@ pub(crate) fn enter(spec: &ContainerSpec) -> Result<(), String> {
     pivot_root(&root, &old).map_err(|e| format!("cannot enter {}: {e}", root.display()))?;
     std::env::set_current_dir("/").map_err(|e| format!("/: {e}"))?;
 
-    let programs = Mount { source: spec.programs.clone(), target: BIN.into(), read_only: true, recursive: false };
+    let programs = Mount {
+        source: spec.programs.clone(),
+        target: BIN.into(),
+        read_only: true,
+        recursive: false,
+    };
     for mount in spec.mounts.iter().chain([&programs]) {
         bind(mount)?;
     }
-    fs::create_dir_all(&spec.cwd).map_err(|e| format!("working directory {}: {e}", spec.cwd.display()))?;
+    fs::create_dir_all(&spec.cwd)
+        .map_err(|e| format!("working directory {}: {e}", spec.cwd.display()))?;
     umount2(OLD, MntFlags::MNT_DETACH).map_err(|e| format!("cannot leave the host's root: {e}"))?;
     fs::remove_dir(OLD).map_err(|e| format!("{OLD}: {e}"))?;
     if spec.read_only_root {
@@ -60,9 +74,17 @@ pub(crate) fn enter(spec: &ContainerSpec) -> Result<(), String> {
     Ok(())
 }
 
-fn attach(source: Option<&Path>, target: &Path, kind: Option<&str>, flags: MsFlags, data: Option<&str>) -> Result<(), String> {
+fn attach(
+    source: Option<&Path>,
+    target: &Path,
+    kind: Option<&str>,
+    flags: MsFlags,
+    data: Option<&str>,
+) -> Result<(), String> {
     mount(source, target, kind, flags, data).map_err(|errno| {
-        let what = kind.or_else(|| source.and_then(Path::to_str)).unwrap_or("flags");
+        let what = kind
+            .or_else(|| source.and_then(Path::to_str))
+            .unwrap_or("flags");
         format!("cannot mount {what} on {}: {errno}", target.display())
     })
 }
@@ -74,26 +96,56 @@ struct Layers {
 
 impl Layers {
     fn start(&self) -> Result<PathBuf, String> {
-        fs::create_dir_all(&self.scratch).map_err(|e| format!("{}: {e}", self.scratch.display()))?;
-        attach(None, &self.scratch, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))?;
+        fs::create_dir_all(&self.scratch)
+            .map_err(|e| format!("{}: {e}", self.scratch.display()))?;
+        attach(
+            None,
+            &self.scratch,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("mode=0755"),
+        )?;
         let root = self.scratch.join("root");
         fs::create_dir(&root).map_err(|e| format!("{}: {e}", root.display()))?;
         Ok(root)
     }
 
     fn cover(&self, lower: &Path, target: &Path, n: usize) -> Result<(), String> {
-        let (upper, work) = (self.scratch.join(format!("upper{n}")), self.scratch.join(format!("work{n}")));
+        let (upper, work) = (
+            self.scratch.join(format!("upper{n}")),
+            self.scratch.join(format!("work{n}")),
+        );
         let like = fs::metadata(lower).map_err(|e| format!("{}: {e}", lower.display()))?;
         for directory in [&upper, &work] {
             fs::create_dir(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
         }
         // The overlay's own root looks like the upper directory.
         let _ = fs::set_permissions(&upper, fs::Permissions::from_mode(like.mode() & 0o7777));
-        let _ = chown(&upper, Some(Uid::from_raw(like.uid())), Some(Gid::from_raw(like.gid())));
-        let escape = |path: &Path| path.display().to_string().replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:");
-        let options =
-            format!("lowerdir={},upperdir={},workdir={}", escape(lower), escape(&upper), escape(&work));
-        attach(Some(Path::new("overlay")), target, Some("overlay"), MsFlags::empty(), Some(&options))
+        let _ = chown(
+            &upper,
+            Some(Uid::from_raw(like.uid())),
+            Some(Gid::from_raw(like.gid())),
+        );
+        let escape = |path: &Path| {
+            path.display()
+                .to_string()
+                .replace('\\', "\\\\")
+                .replace(',', "\\,")
+                .replace(':', "\\:")
+        };
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            escape(lower),
+            escape(&upper),
+            escape(&work)
+        );
+        attach(
+            Some(Path::new("overlay")),
+            target,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(&options),
+        )
     }
 
     /// An overlay where possible, else the directory itself, read-only, else what is below it stays hidden.
@@ -132,27 +184,59 @@ fn parse_mounts(table: &str, root: &Path) -> Vec<PathBuf> {
 
 /// The octal escapes of `mountinfo` (proc(5)): space, tab, newline and backslash.
 fn unescape(word: &str) -> String {
-    word.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    word.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
 }
 
 /// `/proc`, `/sys`, `/dev`, `/run`: new in each container.
 fn system(root: &Path) -> Result<(), String> {
-    let make = |path: &Path, mode: u32| {
-        let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-        made.map_err(|e| format!("{}: {e}", path.display()))
-    };
     let at = |name: &str| root.join(name);
     for name in ["proc", "sys", "dev", "run", "tmp"] {
         make(&at(name), 0o755)?;
     }
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
-    attach(Some(Path::new("proc")), &at("proc"), Some("proc"), quiet, None)?;
-    attach(Some(Path::new("sysfs")), &at("sys"), Some("sysfs"), quiet | MsFlags::MS_RDONLY, None)?;
-    attach(Some(Path::new("tmpfs")), &at("run"), Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))?;
+    attach(
+        Some(Path::new("proc")),
+        &at("proc"),
+        Some("proc"),
+        quiet,
+        None,
+    )?;
+    attach(
+        Some(Path::new("sysfs")),
+        &at("sys"),
+        Some("sysfs"),
+        quiet | MsFlags::MS_RDONLY,
+        None,
+    )?;
+    attach(
+        Some(Path::new("tmpfs")),
+        &at("run"),
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=0755"),
+    )?;
     run_skeleton(&at("run"));
 
-    let dev = at("dev");
-    attach(Some(Path::new("tmpfs")), &dev, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"))?;
+    devices(&at("dev"))
+}
+
+fn make(path: &Path, mode: u32) -> Result<(), String> {
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// A `/dev` with the usual devices, its own terminals and its own shared memory.
+fn devices(dev: &Path) -> Result<(), String> {
+    attach(
+        Some(Path::new("tmpfs")),
+        dev,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID,
+        Some("mode=0755"),
+    )?;
     for name in DEVICES.into_iter().chain(["net/tun", "fuse"]) {
         let host = Path::new("/dev").join(name);
         if host.exists() {
@@ -166,9 +250,21 @@ fn system(root: &Path) -> Result<(), String> {
     }
     make(&dev.join("pts"), 0o755)?;
     let terminals = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    attach(Some(Path::new("devpts")), &dev.join("pts"), Some("devpts"), terminals, Some("newinstance,ptmxmode=0666,mode=0620,gid=5"))?;
+    attach(
+        Some(Path::new("devpts")),
+        &dev.join("pts"),
+        Some("devpts"),
+        terminals,
+        Some("newinstance,ptmxmode=0666,mode=0620,gid=5"),
+    )?;
     make(&dev.join("shm"), 0o755)?;
-    attach(Some(Path::new("tmpfs")), &dev.join("shm"), Some("tmpfs"), quiet, Some("mode=1777,size=64m"))?;
+    attach(
+        Some(Path::new("tmpfs")),
+        &dev.join("shm"),
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV,
+        Some("mode=1777,size=64m"),
+    )?;
     for (link, target) in [
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),
@@ -183,15 +279,23 @@ fn system(root: &Path) -> Result<(), String> {
 
 /// The host's top-level directories of `/run`, empty: Debian's daemons expect theirs with the right owner.
 fn run_skeleton(run: &Path) {
-    let Ok(entries) = fs::read_dir("/run") else { return };
+    let Ok(entries) = fs::read_dir("/run") else {
+        return;
+    };
     for entry in entries.flatten() {
-        let (Ok(meta), name) = (entry.metadata(), entry.file_name()) else { continue };
+        let (Ok(meta), name) = (entry.metadata(), entry.file_name()) else {
+            continue;
+        };
         if !meta.is_dir() || ["weft", "netns"].iter().any(|hidden| name == *hidden) {
             continue;
         }
         let path = run.join(&name);
         if fs::create_dir(&path).is_ok() {
-            let _ = chown(&path, Some(Uid::from_raw(meta.uid())), Some(Gid::from_raw(meta.gid())));
+            let _ = chown(
+                &path,
+                Some(Uid::from_raw(meta.uid())),
+                Some(Gid::from_raw(meta.gid())),
+            );
             let _ = fs::set_permissions(&path, fs::Permissions::from_mode(meta.mode() & 0o7777));
         }
     }
@@ -211,7 +315,8 @@ fn write_file(root: &Path, path: &Path, content: &str) -> Result<(), String> {
 fn bind(mount: &Mount) -> Result<(), String> {
     let source = Path::new(OLD).join(mount.source.strip_prefix("/").unwrap_or(&mount.source));
     let failed = |e: std::io::Error| format!("volume mount {}: {e}", mount.target.display());
-    let meta = fs::metadata(&source).map_err(|e| format!("volume source {}: {e}", mount.source.display()))?;
+    let meta = fs::metadata(&source)
+        .map_err(|e| format!("volume source {}: {e}", mount.source.display()))?;
     if meta.is_dir() {
         fs::create_dir_all(&mount.target).map_err(failed)?;
     } else if !mount.target.exists() {
@@ -220,8 +325,18 @@ fn bind(mount: &Mount) -> Result<(), String> {
         }
         File::create(&mount.target).map_err(failed)?;
     }
-    let recursive = if mount.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
-    attach(Some(&source), &mount.target, None, MsFlags::MS_BIND | recursive, None)?;
+    let recursive = if mount.recursive {
+        MsFlags::MS_REC
+    } else {
+        MsFlags::empty()
+    };
+    attach(
+        Some(&source),
+        &mount.target,
+        None,
+        MsFlags::MS_BIND | recursive,
+        None,
+    )?;
     if mount.read_only {
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
         attach(None, &mount.target, None, flags, None)?;
@@ -251,6 +366,9 @@ mod tests {
              6 1 0:7 / {at}/gone rw - tmpfs tmpfs rw\n\
              7 1 0:8 / /elsewhere rw - tmpfs tmpfs rw\n"
         );
-        assert_eq!(parse_mounts(&table, root), [root.join("srv data"), root.join("srv data/deep")]);
+        assert_eq!(
+            parse_mounts(&table, root),
+            [root.join("srv data"), root.join("srv data/deep")]
+        );
     }
 }

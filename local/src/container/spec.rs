@@ -64,8 +64,12 @@ impl ContainerSpec {
     /// Writes it for the helper; the environment may hold secrets.
     pub(crate) fn write(&self, path: &Path) -> std::io::Result<()> {
         let json = serde_json::to_vec_pretty(self)?;
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
         file.write_all(&json)
     }
 
@@ -81,14 +85,26 @@ impl ContainerSpec {
             return Err("the container has no command".into());
         };
         let executable = |path: &Path| {
-            path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+            path.metadata()
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
         };
         if program.contains('/') {
             let path = self.cwd.join(program);
-            return if executable(&path) { Ok(()) } else { Err(format!("{program}: no such program")) };
+            return if executable(&path) {
+                Ok(())
+            } else {
+                Err(format!("{program}: no such program"))
+            };
         }
-        let path = self.env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value.as_str());
-        if path.split(':').any(|directory| executable(&Path::new(directory).join(program))) {
+        let path = self
+            .env
+            .iter()
+            .find(|(name, _)| name == "PATH")
+            .map_or("", |(_, value)| value.as_str());
+        if path
+            .split(':')
+            .any(|directory| executable(&Path::new(directory).join(program)))
+        {
             return Ok(());
         }
         Err(format!("{program}: no such program in {path}"))

@@ -39,10 +39,17 @@ struct Shared {
 }
 
 /// Opens port 53 on the node's addresses and serves it until the runtime ends.
-pub(crate) fn start(netns: &str, addresses: &[IpAddr], table: watch::Receiver<Arc<Table>>) -> io::Result<()> {
+pub(crate) fn start(
+    netns: &str,
+    addresses: &[IpAddr],
+    table: watch::Receiver<Arc<Table>>,
+) -> io::Result<()> {
     let config = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let shared =
-        Shared { table, upstreams: Arc::new(nameservers(&config)), slots: Arc::new(Semaphore::new(IN_FLIGHT)) };
+    let shared = Shared {
+        table,
+        upstreams: Arc::new(nameservers(&config)),
+        slots: Arc::new(Semaphore::new(IN_FLIGHT)),
+    };
     for ip in addresses {
         let address = SocketAddr::new(*ip, 53);
         let (udp, tcp) = sys::in_netns(netns, || {
@@ -73,9 +80,13 @@ async fn serve_udp(socket: UdpSocket, shared: Shared) {
     let socket = Arc::new(socket);
     let mut buffer = vec![0_u8; 4096];
     loop {
-        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
         let query = buffer[..length].to_vec();
-        let Ok(slot) = shared.slots.clone().try_acquire_owned() else { continue };
+        let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
+            continue;
+        };
         let (socket, shared) = (socket.clone(), shared.clone());
         tokio::spawn(async move {
             if let Some(answer) = answer(&query, false, &shared).await {
@@ -92,7 +103,9 @@ async fn serve_tcp(listener: TcpListener, shared: Shared) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(slot) = shared.slots.clone().try_acquire_owned() else { continue };
+        let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
+            continue;
+        };
         let shared = shared.clone();
         tokio::spawn(async move {
             let _ = serve_stream(stream, &shared).await;
@@ -103,7 +116,9 @@ async fn serve_tcp(listener: TcpListener, shared: Shared) {
 
 async fn serve_stream(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     while let Ok(query) = tokio::time::timeout(TCP_IDLE, read_framed(&mut stream)).await {
-        let Some(answer) = answer(&query?, true, shared).await else { return Ok(()) };
+        let Some(answer) = answer(&query?, true, shared).await else {
+            return Ok(());
+        };
         write_framed(&mut stream, &answer).await?;
     }
     Ok(())
@@ -173,7 +188,9 @@ fn records(question: &Query, names: &Names) -> Vec<Record> {
         .into_iter()
         .filter_map(|ip| match (ip, kind) {
             (IpAddr::V4(ip), RecordType::A | RecordType::ANY) => Some(record(RData::A(A(ip)))),
-            (IpAddr::V6(ip), RecordType::AAAA | RecordType::ANY) => Some(record(RData::AAAA(AAAA(ip)))),
+            (IpAddr::V6(ip), RecordType::AAAA | RecordType::ANY) => {
+                Some(record(RData::AAAA(AAAA(ip))))
+            }
             _ => None,
         })
         .collect();
@@ -183,15 +200,27 @@ fn records(question: &Query, names: &Names) -> Vec<Record> {
             Some(record(RData::SRV(SRV::new(0, 1, *port, target))))
         }));
     }
-    if let Some(target) = names.alias.as_ref().and_then(|alias| Name::from_ascii(format!("{alias}.")).ok()) {
+    if let Some(target) = names
+        .alias
+        .as_ref()
+        .and_then(|alias| Name::from_ascii(format!("{alias}.")).ok())
+    {
         found.push(record(RData::CNAME(CNAME(target))));
     }
     found
 }
 
 /// Adds what the target of an ExternalName resolves to.
-async fn follow(reply: &mut Message, alias: &str, question: &Query, table: &Table, shared: &Shared) {
-    let Ok(target) = Name::from_ascii(format!("{alias}.")) else { return };
+async fn follow(
+    reply: &mut Message,
+    alias: &str,
+    question: &Query,
+    table: &Table,
+    shared: &Shared,
+) {
+    let Ok(target) = Name::from_ascii(format!("{alias}.")) else {
+        return;
+    };
     let next = Query::query(target, question.query_type());
     match table.find(alias) {
         Answer::Known(names) => {
@@ -221,7 +250,11 @@ async fn forward(query: &[u8], tcp: bool, upstreams: &[SocketAddr]) -> Option<Ve
                 write_framed(&mut stream, query).await?;
                 return read_framed(&mut stream).await;
             }
-            let any: SocketAddr = if upstream.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+            let any: SocketAddr = if upstream.is_ipv4() {
+                ([0, 0, 0, 0], 0).into()
+            } else {
+                ([0_u16; 8], 0).into()
+            };
             let socket = UdpSocket::bind(any).await?;
             socket.connect(upstream).await?;
             socket.send(query).await?;
@@ -252,21 +285,35 @@ mod tests {
     fn shared(upstreams: Vec<SocketAddr>) -> Shared {
         let mut table = Table::default();
         for (name, spec) in [
-            ("web", json!({"clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1", "fd77:96::1"]})),
-            ("alias", json!({"type": "ExternalName", "externalName": "web.default.svc.cluster.local"})),
+            (
+                "web",
+                json!({"clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1", "fd77:96::1"]}),
+            ),
+            (
+                "alias",
+                json!({"type": "ExternalName", "externalName": "web.default.svc.cluster.local"}),
+            ),
         ] {
-            let service: Service =
-                serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec})).unwrap();
+            let service: Service = serde_json::from_value(
+                json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}),
+            )
+            .unwrap();
             table.add(&service, &[]);
         }
         let (_, table) = watch::channel(Arc::new(table));
-        Shared { table, upstreams: Arc::new(upstreams), slots: Arc::new(Semaphore::new(1)) }
+        Shared {
+            table,
+            upstreams: Arc::new(upstreams),
+            slots: Arc::new(Semaphore::new(1)),
+        }
     }
 
     async fn ask(name: &str, kind: RecordType, shared: &Shared) -> Message {
         let mut query = Message::query();
         query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        let bytes = answer(&query.to_vec().unwrap(), false, shared).await.unwrap();
+        let bytes = answer(&query.to_vec().unwrap(), false, shared)
+            .await
+            .unwrap();
         let reply = Message::from_vec(&bytes).unwrap();
         assert_eq!(reply.metadata.id, query.metadata.id);
         reply
@@ -279,12 +326,28 @@ mod tests {
         assert_eq!(ask(name, RecordType::A, &shared).await.answers.len(), 1);
         assert_eq!(ask(name, RecordType::AAAA, &shared).await.answers.len(), 1);
         let none = ask(name, RecordType::MX, &shared).await;
-        assert_eq!((none.answers.len(), none.metadata.response_code), (0, ResponseCode::NoError));
+        assert_eq!(
+            (none.answers.len(), none.metadata.response_code),
+            (0, ResponseCode::NoError)
+        );
         let missing = ask("nope.default.svc.cluster.local.", RecordType::A, &shared).await;
         assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
         let alias = ask("alias.default.svc.cluster.local.", RecordType::A, &shared).await;
-        assert_eq!(alias.answers.iter().map(Record::record_type).collect::<Vec<_>>(), [RecordType::CNAME, RecordType::A]);
-        assert_eq!(ask("example.org.", RecordType::A, &shared).await.metadata.response_code, ResponseCode::ServFail);
+        assert_eq!(
+            alias
+                .answers
+                .iter()
+                .map(Record::record_type)
+                .collect::<Vec<_>>(),
+            [RecordType::CNAME, RecordType::A]
+        );
+        assert_eq!(
+            ask("example.org.", RecordType::A, &shared)
+                .await
+                .metadata
+                .response_code,
+            ResponseCode::ServFail
+        );
     }
 
     #[tokio::test]
@@ -297,16 +360,35 @@ mod tests {
             let query = Message::from_vec(&buffer[..length]).unwrap();
             let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
             let name = query.queries[0].name().clone();
-            reply.add_answer(Record::from_rdata(name, 1, RData::A(A([192, 0, 2, 1].into()))));
-            upstream.send_to(&reply.to_vec().unwrap(), client).await.unwrap();
+            reply.add_answer(Record::from_rdata(
+                name,
+                1,
+                RData::A(A([192, 0, 2, 1].into())),
+            ));
+            upstream
+                .send_to(&reply.to_vec().unwrap(), client)
+                .await
+                .unwrap();
         });
-        assert_eq!(ask("example.org.", RecordType::A, &shared).await.answers.len(), 1);
+        assert_eq!(
+            ask("example.org.", RecordType::A, &shared)
+                .await
+                .answers
+                .len(),
+            1
+        );
         server.await.unwrap();
     }
 
     #[test]
     fn resolv_conf_is_read() {
         let config = "# x\nnameserver 192.0.2.53\n nameserver ::1\nnameserver fe80::1%eth0\nsearch nameserver\n";
-        assert_eq!(nameservers(config), ["192.0.2.53:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
+        assert_eq!(
+            nameservers(config),
+            [
+                "192.0.2.53:53".parse().unwrap(),
+                "[::1]:53".parse().unwrap()
+            ]
+        );
     }
 }

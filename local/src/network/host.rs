@@ -50,12 +50,18 @@ pub(crate) fn remember() -> Result<(), Error> {
     if Saved::read().is_some() {
         return Ok(());
     }
-    Saved { sysctls: BTreeMap::new(), netns_mounted: netns_is_mount() }.write()
+    Saved {
+        sysctls: BTreeMap::new(),
+        netns_mounted: netns_is_mount(),
+    }
+    .write()
 }
 
 fn netns_is_mount() -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    table.lines().any(|line| line.split(' ').nth(4) == Some(NETNS_DIR))
+    table
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(NETNS_DIR))
 }
 
 /// Held while the host's network is read and changed, so that meshes do so one after the other.
@@ -101,7 +107,10 @@ pub(crate) fn restore(layout: &Layout) {
     for family in ["ip", "ip6"] {
         // Adding before deleting makes the deletion succeed whether or not the table was there.
         let table = layout.host_table();
-        if let Err(error) = tool::nft(None, &format!("add table {family} {table}\ndelete table {family} {table}\n")) {
+        if let Err(error) = tool::nft(
+            None,
+            &format!("add table {family} {table}\ndelete table {family} {table}\n"),
+        ) {
             tracing::warn!(%error, "the nft table could not be removed");
         }
     }
@@ -110,7 +119,8 @@ pub(crate) fn restore(layout: &Layout) {
 /// Puts back the sysctls if no mesh is left, then removes `/run/weft` itself. Call with [`lock`] held, after the mesh's
 /// own directory is gone.
 pub(crate) fn leave() {
-    let others = fs::read_dir(RUN).is_ok_and(|entries| entries.flatten().any(|e| e.path().is_dir()));
+    let others =
+        fs::read_dir(RUN).is_ok_and(|entries| entries.flatten().any(|e| e.path().is_dir()));
     if others {
         return;
     }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! A pod's address is a /32 (and a /128) with the bridge as its only neighbour, so every packet between pods is
-//! routed by the node: replies pass its connection tracking and get their service address back, without the
-//! bridge-netfilter module. [`rules`] holds the service rules, [`subnet`] the addresses, [`host`] what is changed
+//! routed by the node: replies pass its connection tracking and get their service address back, without (or in spite
+//! of) the bridge-netfilter module. [`rules`] holds the service rules, [`subnet`] the addresses, [`host`] what is changed
 //! outside the namespaces. `ip -batch` and `nft -f` do the work: one process for many changes, and nft's transaction.
 
 pub(crate) mod host;
@@ -44,13 +44,20 @@ impl Node {
             routes += &tool::ip_query(&["-6", "-o", "route", "show", "table", "all"])?;
         }
         let subnet = Subnet::choose(&routes, ipv6)?;
-        let node = Self { layout: layout.clone(), subnet };
+        let node = Self {
+            layout: layout.clone(),
+            subnet,
+        };
         let netns = layout.node_netns();
+        tool::ip(None, &format!("netns add {netns}\n"))?;
+        sys::in_netns(&netns, || node_sysctls(ipv6))?;
         tool::ip(
             None,
-            &format!("netns add {netns}\nlink add {} type veth peer name host0 netns {netns}\n", layout.host_link()),
+            &format!(
+                "link add {} type veth peer name host0 netns {netns}\n",
+                layout.host_link()
+            ),
         )?;
-        sys::in_netns(&netns, || node_sysctls(ipv6))?;
         tool::ip(Some(&netns), &node.node_script())?;
         tool::ip(None, &node.host_script())?;
         tool::nft(Some(&netns), &rules::node_base(subnet))?;
@@ -83,7 +90,11 @@ impl Node {
     }
 
     fn host_script(&self) -> String {
-        let (node, host, link) = (self.subnet.v4(1), self.subnet.v4(254), self.layout.host_link());
+        let (node, host, link) = (
+            self.subnet.v4(1),
+            self.subnet.v4(254),
+            self.layout.host_link(),
+        );
         let mut script = format!(
             "addr add {host}/32 dev {link}\n\
              link set {link} up\n\
@@ -108,11 +119,13 @@ impl Node {
     pub(crate) fn add_pod(&self, namespace: &str, pod: &str, host: u8) -> Result<(), Error> {
         let netns = self.layout.pod_netns(namespace, pod);
         let (node, link) = (self.layout.node_netns(), Layout::pod_link(namespace, pod));
+        // The settings first: a link takes over the defaults of the moment it is made.
+        tool::ip(None, &format!("netns add {netns}\n"))?;
+        sys::in_netns(&netns, || pod_sysctls(self.subnet.ipv6))?;
         tool::ip(
             None,
-            &format!("netns add {netns}\nlink add {link} netns {node} type veth peer name eth0 netns {netns}\n"),
+            &format!("link add {link} netns {node} type veth peer name eth0 netns {netns}\n"),
         )?;
-        sys::in_netns(&netns, || pod_sysctls(self.subnet.ipv6))?;
         let (address, gateway) = (self.subnet.v4(host), self.subnet.v4(1));
         let mut script = format!(
             "link set lo up\n\
@@ -131,7 +144,10 @@ impl Node {
             );
         }
         tool::ip(Some(&netns), &script)?;
-        tool::ip(Some(&node), &format!("link set {link} master br0\nlink set {link} up\n"))
+        tool::ip(
+            Some(&node),
+            &format!("link set {link} master br0\nlink set {link} up\n"),
+        )
     }
 
     /// Removes a pod's namespace, and with it the link. Its processes must be gone: they would keep it alive.
@@ -144,7 +160,10 @@ impl Node {
 
     /// Replaces the rules for all services, in one transaction.
     pub(crate) fn apply_services(&self, services: &[rules::ServicePort]) -> Result<(), Error> {
-        tool::nft(Some(&self.layout.node_netns()), &rules::services(services, self.subnet.ipv6))
+        tool::nft(
+            Some(&self.layout.node_netns()),
+            &rules::services(services, self.subnet.ipv6),
+        )
     }
 
     /// The node's addresses, IPv4 first.
@@ -162,6 +181,16 @@ fn node_sysctls(ipv6: bool) -> io::Result<()> {
         ("ipv4/conf/all/send_redirects", "0"),
         ("ipv4/conf/default/send_redirects", "0"),
     ])?;
+    // Where the bridge-netfilter module is loaded, the bridge would apply the service rules a second time, below routing.
+    for name in [
+        "bridge-nf-call-iptables",
+        "bridge-nf-call-ip6tables",
+        "bridge-nf-call-arptables",
+    ] {
+        if Path::new("/proc/sys/net/bridge").join(name).exists() {
+            set_all(&[(&format!("bridge/{name}"), "0")])?;
+        }
+    }
     if ipv6 {
         set_all(&[
             ("ipv6/conf/all/disable_ipv6", "0"),
@@ -199,7 +228,8 @@ fn pod_sysctls(ipv6: bool) -> io::Result<()> {
 fn set_all(values: &[(&str, &str)]) -> io::Result<()> {
     for (key, value) in values {
         let path = format!("/proc/sys/net/{key}");
-        fs::write(&path, value).map_err(|e| io::Error::new(e.kind(), format!("{path} = {value}: {e}")))?;
+        fs::write(&path, value)
+            .map_err(|e| io::Error::new(e.kind(), format!("{path} = {value}: {e}")))?;
     }
     Ok(())
 }

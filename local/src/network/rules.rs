@@ -28,6 +28,10 @@ impl Transport {
     }
 }
 
+/// The mark of a packet that a pod sends to itself through a service: it needs another source, or the pod would take
+/// the answer for its own.
+const HAIRPIN: &str = "0x4000";
+
 /// One port of one cluster IP and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServicePort {
@@ -56,9 +60,17 @@ pub(crate) fn node_base(subnet: Subnet) -> String {
 
 /// A script that replaces all service rules.
 pub(crate) fn services(ports: &[ServicePort], ipv6: bool) -> String {
-    let mut script = family("ip", "10.96.0.0/16", ports.iter().filter(|p| p.ip.is_ipv4()));
+    let mut script = family(
+        "ip",
+        "10.96.0.0/16",
+        ports.iter().filter(|p| p.ip.is_ipv4()),
+    );
     if ipv6 {
-        script += &family("ip6", "fd77:96::/112", ports.iter().filter(|p| p.ip.is_ipv6()));
+        script += &family(
+            "ip6",
+            "fd77:96::/112",
+            ports.iter().filter(|p| p.ip.is_ipv6()),
+        );
     }
     script
 }
@@ -88,21 +100,14 @@ fn family<'a>(family: &str, range: &str, ports: impl Iterator<Item = &'a Service
             arms.join(", ")
         );
     }
-    let mut script = format!("table {family} weft-services\ndelete table {family} weft-services\ntable {family} weft-services {{\n");
-    let mut hairpins: Vec<IpAddr> = chains.keys().map(|(_, endpoint)| endpoint.ip()).collect();
-    hairpins.sort_unstable();
-    hairpins.dedup();
-    let kind = if family == "ip" { "ipv4_addr" } else { "ipv6_addr" };
-    let _ = writeln!(script, " set hairpin {{\n  type {kind} . {kind}");
-    if !hairpins.is_empty() {
-        let pairs: Vec<String> = hairpins.iter().map(|ip| format!("{ip} . {ip}")).collect();
-        let _ = writeln!(script, "  elements = {{ {} }}", pairs.join(", "));
-    }
-    script += " }\n";
+    let mut script = format!(
+        "table {family} weft-services\ndelete table {family} weft-services\ntable {family} weft-services {{\n"
+    );
     for ((transport, endpoint), chain) in &chains {
         let _ = writeln!(
             script,
-            " chain endpoint-{chain} {{\n  meta l4proto {} dnat to {endpoint}\n }}",
+            " chain endpoint-{chain} {{\n  {family} saddr {} meta mark set {HAIRPIN}\n  meta l4proto {} dnat to {endpoint}\n }}",
+            endpoint.ip(),
             transport.word()
         );
     }
@@ -114,7 +119,7 @@ fn family<'a>(family: &str, range: &str, ports: impl Iterator<Item = &'a Service
          chain forward {{\n  type filter hook forward priority filter; policy accept;\n  {family} daddr {range} reject\n }}\n \
          chain local {{\n  type filter hook output priority filter; policy accept;\n  {family} daddr {range} reject\n }}\n \
          chain postrouting {{\n  type nat hook postrouting priority srcnat; policy accept;\n  \
-         {family} saddr . {family} daddr @hairpin masquerade\n }}\n}}\n"
+         meta mark {HAIRPIN} masquerade\n }}\n}}\n"
     );
     script
 }
@@ -138,18 +143,30 @@ mod tests {
     fn each_port_draws_among_its_endpoints() {
         let mut sticky = port("10.96.0.2", 81, &["10.244.1.2:8080", "10.244.1.3:8080"]);
         sticky.by_client = true;
-        let script = services(&[port("10.96.0.1", 80, &["10.244.1.2:8080", "10.244.1.3:8080"]), sticky], true);
+        let script = services(
+            &[
+                port("10.96.0.1", 80, &["10.244.1.2:8080", "10.244.1.3:8080"]),
+                sticky,
+            ],
+            true,
+        );
         assert!(script.contains(
             "ip daddr 10.96.0.1 tcp dport 80 numgen random mod 2 vmap { 0 : goto endpoint-0, 1 : goto endpoint-1 }"
         ));
         assert!(script.contains("ip daddr 10.96.0.2 tcp dport 81 jhash ip saddr mod 2"));
-        assert!(script.contains("elements = { 10.244.1.2 . 10.244.1.2, 10.244.1.3 . 10.244.1.3 }"));
+        assert!(script.contains("ip saddr 10.244.1.2 meta mark set 0x4000"));
         assert_eq!(script.matches("meta l4proto tcp dnat to").count(), 2);
     }
 
     #[test]
     fn families_stay_apart_and_no_endpoint_means_refused() {
-        let script = services(&[port("10.96.0.1", 80, &[]), port("fd77:96::1", 80, &["[fd77:77:1::2]:80"])], true);
+        let script = services(
+            &[
+                port("10.96.0.1", 80, &[]),
+                port("fd77:96::1", 80, &["[fd77:77:1::2]:80"]),
+            ],
+            true,
+        );
         assert!(!script.contains("daddr 10.96.0.1"));
         assert!(script.contains("dnat to [fd77:77:1::2]:80"));
         assert!(script.contains("ip daddr 10.96.0.0/16 reject"));

@@ -47,7 +47,16 @@ impl Subnet {
 
     /// The IPv6 address with this host part.
     pub fn v6(self, host: u8) -> Ipv6Addr {
-        Ipv6Addr::new(0xfd77, 0x77, u16::from(self.index), 0, 0, 0, 0, u16::from(host))
+        Ipv6Addr::new(
+            0xfd77,
+            0x77,
+            u16::from(self.index),
+            0,
+            0,
+            0,
+            0,
+            u16::from(host),
+        )
     }
 
     /// The node's addresses (the bridge), IPv4 first.
@@ -72,7 +81,9 @@ impl Subnet {
 
 /// The prefix a line of `ip route` is about; `None` for default routes, which everything overlaps.
 fn route_prefix(line: &str) -> Option<(IpAddr, u8)> {
-    let prefix = line.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_hexdigit()) && word.contains(['.', ':']))?;
+    let prefix = line.split_whitespace().find(|word| {
+        word.starts_with(|c: char| c.is_ascii_hexdigit()) && word.contains(['.', ':'])
+    })?;
     let (address, length) = match prefix.split_once('/') {
         Some((address, length)) => (address.parse().ok()?, length.parse().ok()?),
         None => {
@@ -87,7 +98,9 @@ fn overlaps(a: (IpAddr, u8), b: (IpAddr, u8)) -> bool {
     let shorter = u32::from(a.1.min(b.1));
     match (a.0, b.0) {
         (IpAddr::V4(x), IpAddr::V4(y)) => (u32::from(x) ^ u32::from(y)).leading_zeros() >= shorter,
-        (IpAddr::V6(x), IpAddr::V6(y)) => (u128::from(x) ^ u128::from(y)).leading_zeros() >= shorter,
+        (IpAddr::V6(x), IpAddr::V6(y)) => {
+            (u128::from(x) ^ u128::from(y)).leading_zeros() >= shorter
+        }
         _ => false,
     }
 }
@@ -161,8 +174,16 @@ mod tests {
     #[test]
     fn a_range_in_use_is_passed_over() {
         let chosen = |routes: &str| Subnet::choose(routes, true).unwrap().index;
-        assert_eq!(chosen("default via 192.0.2.1 dev eth0\n192.0.2.0/24 dev eth0 proto kernel\nfe80::/64 dev eth0"), 1);
-        assert_eq!(chosen("10.244.1.0/24 via 10.244.1.1 dev x\nlocal 10.244.2.254 dev y table local"), 3);
+        assert_eq!(
+            chosen(
+                "default via 192.0.2.1 dev eth0\n192.0.2.0/24 dev eth0 proto kernel\nfe80::/64 dev eth0"
+            ),
+            1
+        );
+        assert_eq!(
+            chosen("10.244.1.0/24 via 10.244.1.1 dev x\nlocal 10.244.2.254 dev y table local"),
+            3
+        );
         assert_eq!(chosen("fd77:77:1::/64 via fe80::1 dev x"), 2);
         assert!(Subnet::choose("10.0.0.0/8 dev vpn", true).is_err());
         assert!(Subnet::choose("unreachable 10.244.0.0/16", false).is_err());
@@ -191,7 +212,9 @@ mod tests {
         two.service("other/thing", true).unwrap();
         let ips = one.service("default/web", true).unwrap();
         assert_eq!(ips, two.service("default/web", true).unwrap());
-        assert!(ips[0].to_string().starts_with("10.96.") && ips[1].to_string().starts_with("fd77:96::"));
+        assert!(
+            ips[0].to_string().starts_with("10.96.") && ips[1].to_string().starts_with("fd77:96::")
+        );
         assert_eq!(one.service("default/web", false).unwrap().len(), 1);
     }
 }

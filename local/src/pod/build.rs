@@ -52,7 +52,9 @@ pub(crate) fn container_spec(
         }
     }
     let annotations = pod.metadata.annotations.as_ref();
-    let root = annotations.and_then(|a| a.get(ROOT_ANNOTATION)).map_or("/", String::as_str);
+    let root = annotations
+        .and_then(|a| a.get(ROOT_ANNOTATION))
+        .map_or("/", String::as_str);
     let security = container.security_context.as_ref();
     let caps = security.and_then(|s| s.capabilities.as_ref());
     let privileged = security.and_then(|s| s.privileged) == Some(true);
@@ -65,7 +67,13 @@ pub(crate) fn container_spec(
         mounts: mounts(container, plans, &env)?,
         read_only_root: security.and_then(|s| s.read_only_root_filesystem) == Some(true),
         command: command(container, place.programs, &env)?,
-        cwd: PathBuf::from(container.working_dir.as_deref().filter(|d| !d.is_empty()).unwrap_or("/")),
+        cwd: PathBuf::from(
+            container
+                .working_dir
+                .as_deref()
+                .filter(|d| !d.is_empty())
+                .unwrap_or("/"),
+        ),
         uid,
         gid: group(pod, container),
         groups: groups(pod),
@@ -74,7 +82,8 @@ pub(crate) fn container_spec(
             &list(caps.and_then(|c| c.add.as_ref())),
             &list(caps.and_then(|c| c.drop.as_ref())),
         )?,
-        no_new_privileges: !privileged && security.and_then(|s| s.allow_privilege_escalation) == Some(false),
+        no_new_privileges: !privileged
+            && security.and_then(|s| s.allow_privilege_escalation) == Some(false),
         hostname,
         env,
     })
@@ -82,8 +91,17 @@ pub(crate) fn container_spec(
 
 /// Command and arguments. Images are not pulled, so a container without a command runs the program its image is named
 /// after, or else one of Weft's programs of the container's own name.
-fn command(container: &Container, programs: &Path, env: &[(String, String)]) -> Result<Vec<String>, NotYet> {
-    let mut words: Vec<String> = container.command.iter().flatten().map(|word| expand(word, env)).collect();
+fn command(
+    container: &Container,
+    programs: &Path,
+    env: &[(String, String)],
+) -> Result<Vec<String>, NotYet> {
+    let mut words: Vec<String> = container
+        .command
+        .iter()
+        .flatten()
+        .map(|word| expand(word, env))
+        .collect();
     if words.is_empty() {
         let image = container.image.as_deref().unwrap_or_default();
         let last = image.rsplit('/').next().unwrap_or_default();
@@ -100,48 +118,88 @@ fn command(container: &Container, programs: &Path, env: &[(String, String)]) -> 
             })?;
         words.push(program.to_owned());
     }
-    words.extend(container.args.iter().flatten().map(|word| expand(word, env)));
+    words.extend(
+        container
+            .args
+            .iter()
+            .flatten()
+            .map(|word| expand(word, env)),
+    );
     Ok(words)
 }
 
 fn on_host(program: &str, programs: &Path) -> bool {
-    std::iter::once(programs).chain(PATH.split(':').map(Path::new)).any(|directory| directory.join(program).is_file())
+    std::iter::once(programs)
+        .chain(PATH.split(':').map(Path::new))
+        .any(|directory| directory.join(program).is_file())
 }
 
 /// The host name Kubernetes gives a pod: `spec.hostname` or its name, at most 63 characters.
 pub(crate) fn hostname(pod: &Pod) -> String {
     let own = pod.spec.as_ref().and_then(|spec| spec.hostname.clone());
-    let name = own.filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
-    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+    let name = own
+        .filter(|name| !name.is_empty())
+        .or_else(|| pod.metadata.name.clone())
+        .unwrap_or_default();
+    name.chars()
+        .take(63)
+        .collect::<String>()
+        .trim_end_matches(['-', '.'])
+        .to_owned()
 }
 
 fn user(pod: &Pod, container: &Container) -> Result<u32, NotYet> {
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
     let of_container = container.security_context.as_ref();
-    let uid = of_container.and_then(|s| s.run_as_user).or_else(|| of_pod.and_then(|s| s.run_as_user)).unwrap_or(0);
-    let not_root = of_container.and_then(|s| s.run_as_non_root).or_else(|| of_pod.and_then(|s| s.run_as_non_root));
+    let uid = of_container
+        .and_then(|s| s.run_as_user)
+        .or_else(|| of_pod.and_then(|s| s.run_as_user))
+        .unwrap_or(0);
+    let not_root = of_container
+        .and_then(|s| s.run_as_non_root)
+        .or_else(|| of_pod.and_then(|s| s.run_as_non_root));
     if uid == 0 && not_root == Some(true) {
-        return Err(format!("container {} has runAsNonRoot but would run as root: set runAsUser", container.name));
+        return Err(format!(
+            "container {} has runAsNonRoot but would run as root: set runAsUser",
+            container.name
+        ));
     }
     u32::try_from(uid).map_err(|_| format!("runAsUser {uid} is not a user id"))
 }
 
 fn group(pod: &Pod, container: &Container) -> u32 {
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    let gid = container.security_context.as_ref().and_then(|s| s.run_as_group);
-    gid.or_else(|| of_pod.and_then(|s| s.run_as_group)).and_then(|gid| u32::try_from(gid).ok()).unwrap_or(0)
+    let gid = container
+        .security_context
+        .as_ref()
+        .and_then(|s| s.run_as_group);
+    gid.or_else(|| of_pod.and_then(|s| s.run_as_group))
+        .and_then(|gid| u32::try_from(gid).ok())
+        .unwrap_or(0)
 }
 
 fn groups(pod: &Pod) -> Vec<u32> {
     let security = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    let supplementary = security.and_then(|s| s.supplemental_groups.as_ref()).into_iter().flatten();
+    let supplementary = security
+        .and_then(|s| s.supplemental_groups.as_ref())
+        .into_iter()
+        .flatten();
     let own = security.and_then(|s| s.fs_group);
-    supplementary.copied().chain(own).filter_map(|gid| u32::try_from(gid).ok()).collect()
+    supplementary
+        .copied()
+        .chain(own)
+        .filter_map(|gid| u32::try_from(gid).ok())
+        .collect()
 }
 
 /// The pod's `fsGroup`.
 pub(crate) fn fs_group(pod: &Pod) -> Option<u32> {
-    pod.spec.as_ref()?.security_context.as_ref()?.fs_group.and_then(|gid| u32::try_from(gid).ok())
+    pod.spec
+        .as_ref()?
+        .security_context
+        .as_ref()?
+        .fs_group
+        .and_then(|gid| u32::try_from(gid).ok())
 }
 
 fn home(uid: u32) -> String {
@@ -149,11 +207,19 @@ fn home(uid: u32) -> String {
     user.map_or_else(|| "/".to_owned(), |user| user.dir.display().to_string())
 }
 
-fn files(pod: &Pod, ips: &[IpAddr], hostname: &str, nameservers: &[IpAddr]) -> Vec<(PathBuf, String)> {
+fn files(
+    pod: &Pod,
+    ips: &[IpAddr],
+    hostname: &str,
+    nameservers: &[IpAddr],
+) -> Vec<(PathBuf, String)> {
     vec![
         (PathBuf::from("/etc/hostname"), format!("{hostname}\n")),
         (PathBuf::from("/etc/hosts"), hosts(pod, ips, hostname)),
-        (PathBuf::from("/etc/resolv.conf"), resolv_conf(pod, nameservers)),
+        (
+            PathBuf::from("/etc/resolv.conf"),
+            resolv_conf(pod, nameservers),
+        ),
     ]
 }
 
@@ -165,13 +231,28 @@ fn hosts(pod: &Pod, ips: &[IpAddr], hostname: &str) -> String {
          fe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
     );
     for ip in ips {
-        let _ = match spec.and_then(|s| s.subdomain.as_deref()).filter(|s| !s.is_empty()) {
-            Some(domain) => writeln!(text, "{ip}\t{hostname}.{domain}.{namespace}.svc.cluster.local\t{hostname}"),
+        let _ = match spec
+            .and_then(|s| s.subdomain.as_deref())
+            .filter(|s| !s.is_empty())
+        {
+            Some(domain) => writeln!(
+                text,
+                "{ip}\t{hostname}.{domain}.{namespace}.svc.cluster.local\t{hostname}"
+            ),
             None => writeln!(text, "{ip}\t{hostname}"),
         };
     }
-    for alias in spec.and_then(|s| s.host_aliases.as_ref()).into_iter().flatten() {
-        let _ = writeln!(text, "{}\t{}", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t"));
+    for alias in spec
+        .and_then(|s| s.host_aliases.as_ref())
+        .into_iter()
+        .flatten()
+    {
+        let _ = writeln!(
+            text,
+            "{}\t{}",
+            alias.ip,
+            alias.hostnames.clone().unwrap_or_default().join("\t")
+        );
     }
     text
 }
@@ -180,13 +261,26 @@ fn hosts(pod: &Pod, ips: &[IpAddr], hostname: &str) -> String {
 fn resolv_conf(pod: &Pod, nameservers: &[IpAddr]) -> String {
     let spec = pod.spec.as_ref();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-    let policy = spec.and_then(|s| s.dns_policy.as_deref()).unwrap_or("ClusterFirst");
+    let policy = spec
+        .and_then(|s| s.dns_policy.as_deref())
+        .unwrap_or("ClusterFirst");
     let (mut servers, mut search, mut options) = match policy {
         "None" => (Vec::new(), Vec::new(), Vec::new()),
-        "Default" => (nameservers.iter().map(ToString::to_string).collect(), Vec::new(), Vec::new()),
+        "Default" => (
+            nameservers.iter().map(ToString::to_string).collect(),
+            Vec::new(),
+            Vec::new(),
+        ),
         _ => (
-            nameservers.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            vec![format!("{namespace}.svc.cluster.local"), "svc.cluster.local".into(), "cluster.local".into()],
+            nameservers
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            vec![
+                format!("{namespace}.svc.cluster.local"),
+                "svc.cluster.local".into(),
+                "cluster.local".into(),
+            ],
             vec!["ndots:5".to_owned()],
         ),
     };
@@ -196,11 +290,19 @@ fn resolv_conf(pod: &Pod, nameservers: &[IpAddr]) -> String {
         for option in config.options.iter().flatten() {
             let name = option.name.clone().unwrap_or_default();
             options.retain(|known| known.split(':').next() != Some(&name));
-            options.push(option.value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}:{value}")));
+            options.push(
+                option
+                    .value
+                    .as_ref()
+                    .map_or_else(|| name.clone(), |value| format!("{name}:{value}")),
+            );
         }
     }
     // The resolver library reads three name servers and no more.
-    let mut text: String = servers.iter().take(3).map(|server| format!("nameserver {server}\n")).collect();
+    let mut text = String::new();
+    for server in servers.iter().take(3) {
+        let _ = writeln!(text, "nameserver {server}");
+    }
     if !search.is_empty() {
         let _ = writeln!(text, "search {}", search.join(" "));
     }
@@ -220,11 +322,28 @@ mod tests {
     fn spec_of(pod: Value) -> Result<ContainerSpec, NotYet> {
         let pod: Pod = serde_json::from_value(pod).unwrap();
         let objects = Objects::default();
-        let ips: [IpAddr; 2] = ["10.244.1.2".parse().unwrap(), "fd77:77:1::2".parse().unwrap()];
-        let facts = Facts { pod: &pod, ips: &ips, host_ips: &[], objects: &objects };
+        let ips: [IpAddr; 2] = [
+            "10.244.1.2".parse().unwrap(),
+            "fd77:77:1::2".parse().unwrap(),
+        ];
+        let facts = Facts {
+            pod: &pod,
+            ips: &ips,
+            host_ips: &[],
+            objects: &objects,
+        };
         let nameservers = ["10.244.1.1".parse().unwrap()];
-        let place = Place { scratch: "/scratch".into(), programs: Path::new("/nowhere"), nameservers: &nameservers };
-        container_spec(&pod.spec.as_ref().unwrap().containers[0], &facts, &[], place)
+        let place = Place {
+            scratch: "/scratch".into(),
+            programs: Path::new("/nowhere"),
+            nameservers: &nameservers,
+        };
+        container_spec(
+            &pod.spec.as_ref().unwrap().containers[0],
+            &facts,
+            &[],
+            place,
+        )
     }
 
     #[test]
@@ -238,9 +357,19 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(spec.command, ["sh", "-c", "echo 1 $(X)"]);
-        assert_eq!((spec.uid, spec.gid, spec.groups.as_slice()), (5, 6, [7].as_slice()));
+        assert_eq!(
+            (spec.uid, spec.gid, spec.groups.as_slice()),
+            (5, 6, [7].as_slice())
+        );
         assert!(spec.no_new_privileges && !spec.read_only_root);
-        let file = |path: &str| &spec.files.iter().find(|(p, _)| p == Path::new(path)).unwrap().1;
+        let file = |path: &str| {
+            &spec
+                .files
+                .iter()
+                .find(|(p, _)| p == Path::new(path))
+                .unwrap()
+                .1
+        };
         assert!(file("/etc/hosts").contains("10.244.1.2\tdb-0.db.shop.svc.cluster.local\tdb-0\n"));
         assert_eq!(
             file("/etc/resolv.conf"),
@@ -251,10 +380,21 @@ mod tests {
     #[test]
     fn images_are_only_names() {
         let with_image = |image: &str| {
-            spec_of(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": image, "args": ["1"]}]}}))
+            spec_of(
+                json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": image, "args": ["1"]}]}}),
+            )
         };
-        assert_eq!(with_image("registry:5000/library/sleep:1@sha256:00").unwrap().command, ["sleep", "1"]);
-        assert!(with_image("example/no-such-thing:2").unwrap_err().contains("\"no-such-thing\""));
+        assert_eq!(
+            with_image("registry:5000/library/sleep:1@sha256:00")
+                .unwrap()
+                .command,
+            ["sleep", "1"]
+        );
+        assert!(
+            with_image("example/no-such-thing:2")
+                .unwrap_err()
+                .contains("\"no-such-thing\"")
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! there. Used by [`super::build`].
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
@@ -36,7 +37,12 @@ impl Facts<'_> {
     pub(crate) fn field(&self, path: &str) -> Result<String, NotYet> {
         let meta = &self.pod.metadata;
         let spec = self.pod.spec.as_ref();
-        let list = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let list = |ips: &[IpAddr]| {
+            ips.iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(",")
+        };
         let first = |ips: &[IpAddr]| ips.first().map(ToString::to_string).unwrap_or_default();
         if let Some((map, key)) = subscript(path) {
             let values = match map {
@@ -44,7 +50,11 @@ impl Facts<'_> {
                 "metadata.annotations" => &meta.annotations,
                 _ => return Err(format!("fieldPath {path:?} is not supported")),
             };
-            return Ok(values.as_ref().and_then(|values| values.get(key)).cloned().unwrap_or_default());
+            return Ok(values
+                .as_ref()
+                .and_then(|values| values.get(key))
+                .cloned()
+                .unwrap_or_default());
         }
         Ok(match path {
             "metadata.name" => meta.name.clone().unwrap_or_default(),
@@ -53,9 +63,9 @@ impl Facts<'_> {
             "metadata.labels" => lines(meta.labels.as_ref()),
             "metadata.annotations" => lines(meta.annotations.as_ref()),
             "spec.nodeName" => spec.and_then(|s| s.node_name.clone()).unwrap_or_default(),
-            "spec.serviceAccountName" => {
-                spec.and_then(|s| s.service_account_name.clone()).unwrap_or_else(|| "default".into())
-            }
+            "spec.serviceAccountName" => spec
+                .and_then(|s| s.service_account_name.clone())
+                .unwrap_or_else(|| "default".into()),
             "status.podIP" => first(self.ips),
             "status.podIPs" => list(self.ips),
             "status.hostIP" => first(self.host_ips),
@@ -66,7 +76,10 @@ impl Facts<'_> {
 
     /// A key of a config map.
     pub(crate) fn config_map(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
-        let stored = self.objects.config_maps.get(&ObjectKey::new(self.namespace(), name))?;
+        let stored = self
+            .objects
+            .config_maps
+            .get(&ObjectKey::new(self.namespace(), name))?;
         let mut values = BTreeMap::new();
         for (key, value) in stored.object.data.iter().flatten() {
             values.insert(key.clone(), value.clone().into_bytes());
@@ -79,7 +92,10 @@ impl Facts<'_> {
 
     /// A key of a secret.
     pub(crate) fn secret(&self, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
-        let stored = self.objects.secrets.get(&ObjectKey::new(self.namespace(), name))?;
+        let stored = self
+            .objects
+            .secrets
+            .get(&ObjectKey::new(self.namespace(), name))?;
         let mut values = BTreeMap::new();
         for (key, value) in stored.object.data.iter().flatten() {
             values.insert(key.clone(), value.0.clone());
@@ -100,23 +116,39 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// A map as the downward API writes it: one `key="value"` a line, quoted and escaped.
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
-    map.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}\n")).collect()
+    let mut text = String::new();
+    for (key, value) in map.into_iter().flatten() {
+        let _ = writeln!(text, "{key}={value:?}");
+    }
+    text
 }
 
 /// The variables a container gets, in order of definition; later ones win.
-pub(crate) fn environment(container: &Container, facts: &Facts<'_>) -> Result<Vec<(String, String)>, NotYet> {
+pub(crate) fn environment(
+    container: &Container,
+    facts: &Facts<'_>,
+) -> Result<Vec<(String, String)>, NotYet> {
     let mut variables = Variables::default();
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let found = if let Some(reference) = &source.config_map_ref {
-            optional(facts.config_map(&reference.name), reference.optional, || format!("configmap {:?} not found", reference.name))?
+            optional(
+                facts.config_map(&reference.name),
+                reference.optional,
+                || format!("configmap {:?} not found", reference.name),
+            )?
         } else if let Some(reference) = &source.secret_ref {
-            optional(facts.secret(&reference.name), reference.optional, || format!("secret {:?} not found", reference.name))?
+            optional(facts.secret(&reference.name), reference.optional, || {
+                format!("secret {:?} not found", reference.name)
+            })?
         } else {
             None
         };
         for (key, value) in found.into_iter().flatten() {
-            variables.set(&format!("{prefix}{key}"), String::from_utf8_lossy(&value).into_owned());
+            variables.set(
+                &format!("{prefix}{key}"),
+                String::from_utf8_lossy(&value).into_owned(),
+            );
         }
     }
     for variable in container.env.iter().flatten() {
@@ -134,39 +166,68 @@ fn value_of(
     variables: &Variables,
 ) -> Result<Option<String>, NotYet> {
     match &variable.value_from {
-        Some(source) => referenced(source, container, facts).map_err(|e| format!("env {}: {e}", variable.name)),
-        None => Ok(Some(expand(variable.value.as_deref().unwrap_or_default(), &variables.0))),
+        Some(source) => {
+            referenced(source, container, facts).map_err(|e| format!("env {}: {e}", variable.name))
+        }
+        None => Ok(Some(expand(
+            variable.value.as_deref().unwrap_or_default(),
+            &variables.0,
+        ))),
     }
 }
 
-fn referenced(source: &EnvVarSource, container: &Container, facts: &Facts<'_>) -> Result<Option<String>, NotYet> {
-    let key_of = |found: Option<BTreeMap<String, Vec<u8>>>, key: &str, is_optional: Option<bool>, what: String| {
+fn referenced(
+    source: &EnvVarSource,
+    container: &Container,
+    facts: &Facts<'_>,
+) -> Result<Option<String>, NotYet> {
+    let key_of = |found: Option<BTreeMap<String, Vec<u8>>>,
+                  key: &str,
+                  is_optional: Option<bool>,
+                  what: String| {
         let value = found.and_then(|mut values| values.remove(key));
-        optional(value, is_optional, || format!("{what} has no key {key:?}, or is missing"))
-            .map(|value| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        optional(value, is_optional, || {
+            format!("{what} has no key {key:?}, or is missing")
+        })
+        .map(|value| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     };
     if let Some(field) = &source.field_ref {
         return facts.field(&field.field_path).map(Some);
     }
     if let Some(reference) = &source.config_map_key_ref {
         let found = facts.config_map(&reference.name);
-        return key_of(found, &reference.key, reference.optional, format!("configmap {:?}", reference.name));
+        return key_of(
+            found,
+            &reference.key,
+            reference.optional,
+            format!("configmap {:?}", reference.name),
+        );
     }
     if let Some(reference) = &source.secret_key_ref {
         let found = facts.secret(&reference.name);
-        return key_of(found, &reference.key, reference.optional, format!("secret {:?}", reference.name));
+        return key_of(
+            found,
+            &reference.key,
+            reference.optional,
+            format!("secret {:?}", reference.name),
+        );
     }
     if let Some(reference) = &source.resource_field_ref {
         let owner = reference.container_name.as_deref();
         let spec = facts.pod.spec.as_ref();
         let other = owner.and_then(|name| spec?.containers.iter().find(|c| c.name == name));
         let divisor = reference.divisor.as_ref().map(|q| q.0.as_str());
-        return quantity::resource(other.unwrap_or(container), &reference.resource, divisor).map(Some);
+        return quantity::resource(other.unwrap_or(container), &reference.resource, divisor)
+            .map(Some);
     }
     Err("valueFrom of this kind is not supported".into())
 }
 
-fn optional<T>(value: Option<T>, is_optional: Option<bool>, missing: impl FnOnce() -> String) -> Result<Option<T>, NotYet> {
+fn optional<T>(
+    value: Option<T>,
+    is_optional: Option<bool>,
+    missing: impl FnOnce() -> String,
+) -> Result<Option<T>, NotYet> {
     match value {
         None if is_optional != Some(true) => Err(missing()),
         value => Ok(value),
@@ -195,7 +256,10 @@ pub(crate) fn expand(text: &str, variables: &[(String, String)]) -> String {
         if let Some(after) = after.strip_prefix('$') {
             out.push('$');
             rest = after;
-        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+        } else if let Some((name, tail)) = after
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'))
+        {
             match variables.iter().rev().find(|(known, _)| known == name) {
                 Some((_, value)) => out.push_str(value),
                 None => {
@@ -222,7 +286,10 @@ mod tests {
 
     #[test]
     fn expansion_follows_kubernetes() {
-        let variables = vec![("A".to_owned(), "1".to_owned()), ("B".to_owned(), "$(A)".to_owned())];
+        let variables = vec![
+            ("A".to_owned(), "1".to_owned()),
+            ("B".to_owned(), "$(A)".to_owned()),
+        ];
         for (text, expected) in [
             ("x$(A)y$(B)", "x1y$(A)"),
             ("$$(A)", "$(A)"),
@@ -241,24 +308,42 @@ mod tests {
             json!({"metadata": {"name": "settings", "namespace": "shop"}, "data": {"COLOUR": "red", "SIZE": "$(X)"}}),
         )
         .unwrap();
-        objects.config_maps.insert(ObjectKey::new("shop", "settings"), std::sync::Arc::new(stored(config)));
+        objects.config_maps.insert(
+            ObjectKey::new("shop", "settings"),
+            std::sync::Arc::new(stored(config)),
+        );
         objects
     }
 
     fn stored<T>(object: T) -> weft_k8s::Stored<T> {
-        weft_k8s::Stored { object, source: weft_k8s::Location::default(), changed_at: weft_model::UnixMillis(0) }
+        weft_k8s::Stored {
+            object,
+            source: weft_k8s::Location::default(),
+            changed_at: weft_model::UnixMillis(0),
+        }
     }
 
-    fn environment_of(env: &serde_json::Value, env_from: &serde_json::Value) -> Result<Vec<(String, String)>, NotYet> {
+    fn environment_of(
+        env: &serde_json::Value,
+        env_from: &serde_json::Value,
+    ) -> Result<Vec<(String, String)>, NotYet> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "web-0", "namespace": "shop", "labels": {"app": "web"}},
             "spec": {"nodeName": "n1", "containers": [{"name": "c", "env": env, "envFrom": env_from,
                 "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}}}]},
         }))
         .unwrap();
-        let ips = ["10.244.1.2".parse().unwrap(), "fd77:77:1::2".parse().unwrap()];
+        let ips = [
+            "10.244.1.2".parse().unwrap(),
+            "fd77:77:1::2".parse().unwrap(),
+        ];
         let objects = objects();
-        let facts = Facts { pod: &pod, ips: &ips, host_ips: &["10.244.1.1".parse().unwrap()], objects: &objects };
+        let facts = Facts {
+            pod: &pod,
+            ips: &ips,
+            host_ips: &["10.244.1.1".parse().unwrap()],
+            objects: &objects,
+        };
         environment(&pod.spec.as_ref().unwrap().containers[0], &facts)
     }
 
@@ -274,7 +359,11 @@ mod tests {
             {"name": "NONE", "valueFrom": {"configMapKeyRef": {"name": "nope", "key": "x", "optional": true}}},
             {"name": "ALL", "value": "$(NAME).$(APP) $(NONE)"},
         ]);
-        let found = environment_of(&env, &json!([{"prefix": "P_", "configMapRef": {"name": "settings"}}])).unwrap();
+        let found = environment_of(
+            &env,
+            &json!([{"prefix": "P_", "configMapRef": {"name": "settings"}}]),
+        )
+        .unwrap();
         let expected = [
             ("P_COLOUR", "red"),
             ("P_SIZE", "$(X)"),
@@ -291,11 +380,20 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let missing = environment_of(&json!([]), &json!([{"secretRef": {"name": "db"}}])).unwrap_err();
+        let missing =
+            environment_of(&json!([]), &json!([{"secretRef": {"name": "db"}}])).unwrap_err();
         assert_eq!(missing, "secret \"db\" not found");
         let env = json!([{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "nope"}}}]);
-        assert!(environment_of(&env, &json!([])).unwrap_err().contains("env X: configmap \"settings\" has no key \"nope\""));
+        assert!(
+            environment_of(&env, &json!([]))
+                .unwrap_err()
+                .contains("env X: configmap \"settings\" has no key \"nope\"")
+        );
         let env = json!([{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "spec.nope"}}}]);
-        assert!(environment_of(&env, &json!([])).unwrap_err().contains("not supported"));
+        assert!(
+            environment_of(&env, &json!([]))
+                .unwrap_err()
+                .contains("not supported")
+        );
     }
 }

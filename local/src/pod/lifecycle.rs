@@ -18,8 +18,9 @@ use super::PodContext;
 use super::backoff::Backoff;
 use super::exec::Exec;
 use super::logs::Log;
-use super::probe::{Streak, Target, Verdict, attempt, http_get, seconds};
+use super::probe::{Target, http_get};
 use super::report::{Ended, Role, State};
+use super::watching::watch_probes;
 use crate::container::{HELPER_COMMAND, START_ERROR};
 use crate::sys::{self, ProcessTree};
 
@@ -62,11 +63,14 @@ pub(crate) async fn keep(
     let mut starts: u32 = 0;
     loop {
         let began = Instant::now();
-        let ended = match start(&pod, &container, starts).await {
+        let ended = match start(&pod, &container, starts) {
             Ok(running) => attend(&pod, &container, running, &mut stop).await,
             Err(message) => {
                 pod.report.container(&container.name, |c| {
-                    c.state = State::Waiting { reason: "CreateContainerConfigError", message };
+                    c.state = State::Waiting {
+                        reason: "CreateContainerConfigError",
+                        message,
+                    };
                 });
                 tokio::select! {
                     () = sleep(CONFIG_RETRY) => continue,
@@ -90,11 +94,21 @@ pub(crate) async fn keep(
         }
         let wait = backoff.after(began.elapsed());
         if !wait.is_zero() {
-            let more = if ended.message.is_empty() { String::new() } else { format!(": {}", ended.message) };
-            let message = format!("ended with code {code}{more}; next start in {}s", wait.as_secs());
+            let more = if ended.message.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", ended.message)
+            };
+            let message = format!(
+                "ended with code {code}{more}; next start in {}s",
+                wait.as_secs()
+            );
             pod.report.container(&container.name, |c| {
                 c.last = Some(ended.clone());
-                c.state = State::Waiting { reason: "CrashLoopBackOff", message };
+                c.state = State::Waiting {
+                    reason: "CrashLoopBackOff",
+                    message,
+                };
             });
             tokio::select! {
                 () = sleep(wait) => {}
@@ -110,35 +124,63 @@ pub(crate) async fn keep(
     }
 }
 
-async fn start(pod: &PodContext, container: &Container, restart: u32) -> Result<Running, String> {
+fn start(pod: &PodContext, container: &Container, restart: u32) -> Result<Running, String> {
     let directory = pod.directory.join("containers").join(&container.name);
     std::fs::create_dir_all(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
     let spec = pod.container_spec(container, directory.join("scratch"))?;
     let path = directory.join("spec.json");
-    spec.write(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    spec.write(&path)
+        .map_err(|e| format!("{}: {e}", path.display()))?;
     let _ = std::fs::remove_file(directory.join("start-error"));
-    let log = Log::create(&pod.directory, &container.name, restart).map_err(|e| format!("log: {e}"))?;
+    let log =
+        Log::create(&pod.directory, &container.name, restart).map_err(|e| format!("log: {e}"))?;
     let mut command = tokio::process::Command::new("/proc/self/exe");
-    command.arg0(HELPER_COMMAND).arg(HELPER_COMMAND).arg("init").arg(&path);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).env_clear();
-    let mut child = sys::spawn_in_netns(&pod.netns, ProcessTree::Isolated, command).map_err(|e| format!("cannot start: {e}"))?;
+    command
+        .arg0(HELPER_COMMAND)
+        .arg(HELPER_COMMAND)
+        .arg("init")
+        .arg(&path);
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .env_clear();
+    let mut child = sys::spawn_in_netns(&pod.netns, ProcessTree::Isolated, command)
+        .map_err(|e| format!("cannot start: {e}"))?;
     if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
         tokio::spawn(log.clone().copy("stdout", out));
         tokio::spawn(log.copy("stderr", err));
     }
     let pid = child.id().ok_or("ended at once")?;
-    Ok(Running { child, exec: Exec { spec: path, pid }, since: Timestamp::now() })
+    Ok(Running {
+        child,
+        exec: Exec { spec: path, pid },
+        since: Timestamp::now(),
+    })
 }
 
 /// Watches over a running container until its process is gone.
-async fn attend(pod: &PodContext, container: &Container, mut running: Running, stop: &mut watch::Receiver<Stop>) -> Ended {
+async fn attend(
+    pod: &PodContext,
+    container: &Container,
+    mut running: Running,
+    stop: &mut watch::Receiver<Stop>,
+) -> Ended {
     let (pid, since) = (running.exec.pid, running.since);
     pod.report.container(&container.name, |c| {
-        c.state = State::Running { since, init_pid: pid, pid: None };
+        c.state = State::Running {
+            since,
+            init_pid: pid,
+            pid: None,
+        };
         c.started = container.startup_probe.is_none();
         c.ready = c.started && container.readiness_probe.is_none();
     });
-    let target = Target { netns: pod.netns.clone(), ip: pod.ip(), exec: running.exec.clone(), container: container.clone() };
+    let target = Target {
+        netns: pod.netns.clone(),
+        ip: pod.ip(),
+        exec: running.exec.clone(),
+        container: container.clone(),
+    };
     let probes = watch_probes(pod, &target);
     let hook = post_start(pod, &target);
     let mut note = String::new();
@@ -183,7 +225,11 @@ async fn terminate(
     deadline: Instant,
     stop: &mut watch::Receiver<Stop>,
 ) -> std::io::Result<std::process::ExitStatus> {
-    let pre_stop = target.container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+    let pre_stop = target
+        .container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.pre_stop.as_ref());
     if let Some(handler) = pre_stop {
         let hook = timeout_at(deadline, run_hook(handler, target));
         tokio::select! {
@@ -218,21 +264,37 @@ fn signal(running: &Running, signal: Signal) {
 
 fn ended(running: &Running, status: Option<std::process::ExitStatus>, note: String) -> Ended {
     use std::os::unix::process::ExitStatusExt;
-    let code = status.and_then(|s| s.code().or_else(|| s.signal().map(|n| 128 + n))).unwrap_or(137);
-    let start_error = std::fs::read_to_string(running.exec.spec.with_file_name("start-error")).unwrap_or_default();
+    let code = status
+        .and_then(|s| s.code().or_else(|| s.signal().map(|n| 128 + n)))
+        .unwrap_or(137);
+    let start_error = std::fs::read_to_string(running.exec.spec.with_file_name("start-error"))
+        .unwrap_or_default();
     let (reason, message) = match (code, start_error.is_empty(), note.is_empty()) {
         (code, false, _) if code == i32::from(START_ERROR) => ("StartError", start_error),
         (_, _, false) => ("Error", note),
         (0, ..) => ("Completed", String::new()),
         _ => ("Error", String::new()),
     };
-    Ended { code, reason, message, started: running.since, finished: Timestamp::now() }
+    Ended {
+        code,
+        reason,
+        message,
+        started: running.since,
+        finished: Timestamp::now(),
+    }
 }
 
 async fn run_hook(handler: &LifecycleHandler, target: &Target) -> Result<(), String> {
     if let Some(action) = &handler.exec {
-        let (code, output) = target.exec.run(action.command.as_deref().unwrap_or_default()).await?;
-        return if code == 0 { Ok(()) } else { Err(format!("exit code {code}: {}", output.trim())) };
+        let (code, output) = target
+            .exec
+            .run(action.command.as_deref().unwrap_or_default())
+            .await?;
+        return if code == 0 {
+            Ok(())
+        } else {
+            Err(format!("exit code {code}: {}", output.trim()))
+        };
     }
     if let Some(action) = &handler.http_get {
         return http_get(action, target).await;
@@ -245,90 +307,15 @@ async fn run_hook(handler: &LifecycleHandler, target: &Target) -> Result<(), Str
 
 /// Runs `postStart`; returns only if it failed, with the reason to stop the container.
 async fn post_start(pod: &PodContext, target: &Target) -> String {
-    if let Some(handler) = target.container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref())
+    if let Some(handler) = target
+        .container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.post_start.as_ref())
         && let Err(reason) = run_hook(handler, target).await
     {
         tracing::warn!(pod = %pod.name(), container = %target.container.name, %reason, "postStart failed");
         return format!("postStart failed: {reason}");
     }
     std::future::pending().await
-}
-
-/// Runs the startup probe, then readiness and liveness. Returns only when the container must be restarted, with the reason.
-async fn watch_probes(pod: &PodContext, target: &Target) -> String {
-    let container = &target.container;
-    if let Some(probe) = &container.startup_probe {
-        sleep(delay(probe.initial_delay_seconds)).await;
-        let mut streak = Streak::new(probe);
-        let mut quick = Duration::from_millis(50);
-        loop {
-            let outcome = attempt(probe, target).await;
-            pod.report.container(&container.name, |c| c.probe_failure = outcome.clone().err());
-            // The first second is not held against it, and looked at often: most programs are up within that.
-            let early = quick < Duration::from_secs(1);
-            match (outcome, early) {
-                (Err(_), true) => {}
-                (outcome, _) => match streak.count(outcome.is_ok()) {
-                    Verdict::Passed => break,
-                    Verdict::Failed => return format!("startup probe failed: {}", outcome.err().unwrap_or_default()),
-                    Verdict::Open => {}
-                },
-            }
-            let period = seconds(probe.period_seconds, 10);
-            sleep(if early { quick } else { period }).await;
-            quick *= 2;
-        }
-        pod.report.container(&container.name, |c| {
-            c.started = true;
-            c.ready = container.readiness_probe.is_none();
-        });
-    }
-    tokio::select! {
-        () = readiness(pod, target) => String::new(),
-        reason = liveness(pod, target) => reason,
-    }
-}
-
-async fn readiness(pod: &PodContext, target: &Target) {
-    let Some(probe) = &target.container.readiness_probe else { return std::future::pending().await };
-    sleep(delay(probe.initial_delay_seconds)).await;
-    let mut streak = Streak::new(probe);
-    let mut quick = Duration::from_millis(50);
-    loop {
-        let outcome = attempt(probe, target).await;
-        let verdict = streak.count(outcome.is_ok());
-        pod.report.container(&target.container.name, |c| {
-            c.probe_failure = outcome.err();
-            match verdict {
-                Verdict::Passed => c.ready = true,
-                Verdict::Failed => c.ready = false,
-                Verdict::Open => {}
-            }
-        });
-        // Until first ready, look more often than once a period: nobody waits ten seconds for a pod that took one.
-        let period = seconds(probe.period_seconds, 10);
-        let was_ready = verdict == Verdict::Passed || quick >= period;
-        sleep(if was_ready { period } else { quick.min(period) }).await;
-        quick = if verdict == Verdict::Passed { period } else { quick.saturating_mul(2) };
-    }
-}
-
-async fn liveness(pod: &PodContext, target: &Target) -> String {
-    let Some(probe) = &target.container.liveness_probe else { return std::future::pending().await };
-    sleep(delay(probe.initial_delay_seconds)).await;
-    let mut streak = Streak::new(probe);
-    loop {
-        sleep(seconds(probe.period_seconds, 10)).await;
-        let outcome = attempt(probe, target).await;
-        if streak.count(outcome.is_ok()) == Verdict::Failed {
-            let reason = outcome.err().unwrap_or_default();
-            tracing::info!(pod = %pod.name(), container = %target.container.name, %reason, "liveness probe failed");
-            return format!("liveness probe failed: {reason}");
-        }
-    }
-}
-
-/// A probe's initial delay; none unless given.
-fn delay(field: Option<i32>) -> Duration {
-    Duration::from_secs(field.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
 }

@@ -22,7 +22,10 @@ const MAX_LINE: usize = 16 << 10;
 
 /// Where the log of a container's start number `restart` is (0 is the first).
 pub(crate) fn path(pod_directory: &Path, container: &str, restart: u32) -> PathBuf {
-    pod_directory.join("logs").join(container).join(format!("{restart}.log"))
+    pod_directory
+        .join("logs")
+        .join(container)
+        .join(format!("{restart}.log"))
 }
 
 /// The older half of a log that was rotated.
@@ -54,7 +57,11 @@ impl Log {
             let _ = fs::remove_file(old);
         }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        Ok(Self(Arc::new(Mutex::new(Open { path, file, written: 0 }))))
+        Ok(Self(Arc::new(Mutex::new(Open {
+            path,
+            file,
+            written: 0,
+        }))))
     }
 
     /// Appends one line.
@@ -63,7 +70,10 @@ impl Log {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if open.written + entry.len() as u64 > MAX_BYTES {
             fs::rename(&open.path, rotated(&open.path))?;
-            open.file = OpenOptions::new().create(true).append(true).open(&open.path)?;
+            open.file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&open.path)?;
             open.written = 0;
         }
         open.file.write_all(entry.as_bytes())?;
@@ -76,7 +86,9 @@ impl Log {
         let mut reader = BufReader::with_capacity(MAX_LINE, stream);
         let mut line = Vec::new();
         loop {
-            let Ok(buffer) = reader.fill_buf().await else { return };
+            let Ok(buffer) = reader.fill_buf().await else {
+                return;
+            };
             if buffer.is_empty() {
                 break;
             }
@@ -114,7 +126,10 @@ mod tests {
         let text = format!("one\r\n\n{}\nlast", "x".repeat(MAX_LINE + 10));
         log.copy("stdout", text.as_bytes()).await;
         let written = fs::read_to_string(path(directory.path(), "app", 0)).unwrap();
-        let lines: Vec<&str> = written.lines().map(|l| l.split_once(" stdout F ").unwrap().1).collect();
+        let lines: Vec<&str> = written
+            .lines()
+            .map(|l| l.split_once(" stdout F ").unwrap().1)
+            .collect();
         assert_eq!((lines[0], lines[1], lines[4]), ("one", "", "last"));
         assert_eq!((lines[2].len(), lines[3].len()), (MAX_LINE, 10));
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! run (the pod's task) -> volumes -> lifecycle (each container) -> build + env -> crate::container (inside)
-//!                                                 \-> probe, logs, backoff
+//!                                                 \-> watching (probes), logs, backoff
 //! ```
 //!
 //! The supervisor ([`crate::supervisor`]) starts a pod with [`PodTask::start`] and from then on reads its
@@ -19,6 +19,7 @@ pub(crate) mod quantity;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod volumes;
+pub(crate) mod watching;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
@@ -42,9 +43,6 @@ use env::{Facts, NotYet};
 use lifecycle::Stop;
 use report::{ContainerReport, PodReport};
 use volumes::{Places, Plan};
-
-/// The node's name, in every mesh.
-pub const NODE_NAME: &str = "weft-local";
 
 /// What all pods of a mesh share.
 #[derive(Debug, Clone)]
@@ -102,17 +100,30 @@ impl Inner {
 
     /// The address probes dial.
     pub(crate) fn ip(&self) -> IpAddr {
-        self.ips.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        self.ips
+            .first()
+            .copied()
+            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     /// `terminationGracePeriodSeconds`, 30 s unless given.
     pub(crate) fn grace(&self) -> Duration {
-        let seconds = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        let seconds = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.termination_grace_period_seconds)
+            .unwrap_or(30);
         Duration::from_secs(seconds.unsigned_abs())
     }
 
     fn facts<'a>(&'a self, objects: &'a Objects, host_ips: &'a [IpAddr]) -> Facts<'a> {
-        Facts { pod: &self.pod, ips: &self.ips, host_ips, objects }
+        Facts {
+            pod: &self.pod,
+            ips: &self.ips,
+            host_ips,
+            objects,
+        }
     }
 
     fn plan_volumes(&self) -> Result<Vec<Plan>, NotYet> {
@@ -123,14 +134,29 @@ impl Inner {
             claims: layout.run().join("claims"),
         };
         let objects = self.machine.objects.borrow().clone();
-        volumes::plan(&self.facts(&objects, &self.machine.node.addresses()), &places)
+        volumes::plan(
+            &self.facts(&objects, &self.machine.node.addresses()),
+            &places,
+        )
     }
 
-    fn container_spec(&self, container: &Container, scratch: PathBuf) -> Result<ContainerSpec, NotYet> {
+    fn container_spec(
+        &self,
+        container: &Container,
+        scratch: PathBuf,
+    ) -> Result<ContainerSpec, NotYet> {
         let objects = self.machine.objects.borrow().clone();
         let node = self.machine.node.addresses();
-        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let place = Place { scratch, programs: &self.machine.programs, nameservers: &node };
+        let plans = self
+            .plans
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let place = Place {
+            scratch,
+            programs: &self.machine.programs,
+            nameservers: &node,
+        };
         build::container_spec(container, &self.facts(&objects, &node), &plans, place)
     }
 }
@@ -181,10 +207,17 @@ pub(crate) struct PodTask {
 impl PodTask {
     /// Starts a pod. Its namespace, name and uid must be set.
     pub(crate) fn start(machine: &Machine, pod: Pod, host_part: u8) -> Self {
-        let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".into());
+        let namespace = pod
+            .metadata
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".into());
         let name = pod.metadata.name.clone().unwrap_or_default();
         let (sender, report) = watch::channel(PodReport::new(run::roles(&pod)));
-        let reporter = Reporter { report: Arc::new(sender), changed: machine.changed.clone() };
+        let reporter = Reporter {
+            report: Arc::new(sender),
+            changed: machine.changed.clone(),
+        };
         let context = PodContext(Arc::new(Inner {
             netns: machine.layout.pod_netns(&namespace, &name),
             directory: machine.layout.pod(&namespace, &name),
@@ -197,7 +230,12 @@ impl PodTask {
         }));
         let (stop, stopped) = watch::channel(None);
         let task = tokio::spawn(run::run(context.clone(), stopped));
-        Self { context, report, stop, task }
+        Self {
+            context,
+            report,
+            stop,
+            task,
+        }
     }
 
     /// The newest report.
@@ -214,8 +252,11 @@ impl PodTask {
     pub(crate) fn stop(&self, limit: Option<Duration>) {
         let grace = self.context.grace();
         let until = Instant::now() + limit.map_or(grace, |limit| limit.min(grace));
-        self.stop.send_modify(|stop| *stop = Some(stop.map_or(until, |earlier| earlier.min(until))));
-        self.context.report.update(|report| report.terminating = true);
+        self.stop
+            .send_modify(|stop| *stop = Some(stop.map_or(until, |earlier| earlier.min(until))));
+        self.context
+            .report
+            .update(|report| report.terminating = true);
     }
 
     /// Its task has ended: removed, or broken.

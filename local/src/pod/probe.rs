@@ -4,10 +4,13 @@
 //! interface, which the redirect rules leave alone, so probes reach the application itself even under strict mutual TLS.
 //! [`Streak`] is pure. Used by [`super::lifecycle`].
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction};
+use k8s_openapi::api::core::v1::{
+    Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -51,42 +54,75 @@ pub(crate) async fn attempt(probe: &Probe, target: &Target) -> Result<(), String
 }
 
 async fn exec(action: &ExecAction, target: &Target) -> Result<(), String> {
-    let (code, output) = target.exec.run(action.command.as_deref().unwrap_or_default()).await?;
-    if code == 0 { Ok(()) } else { Err(format!("exit code {code}: {}", output.trim())) }
+    let (code, output) = target
+        .exec
+        .run(action.command.as_deref().unwrap_or_default())
+        .await?;
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(format!("exit code {code}: {}", output.trim()))
+    }
 }
 
 async fn tcp(action: &TCPSocketAction, target: &Target) -> Result<(), String> {
-    connect(target, action.host.as_deref(), &action.port).await.map(drop)
+    connect(target, action.host.as_deref(), &action.port)
+        .await
+        .map(drop)
 }
 
 /// An HTTP/1.1 GET; 200 to 399 is success, as for the kubelet.
 pub(crate) async fn http_get(action: &HTTPGetAction, target: &Target) -> Result<(), String> {
-    if action.scheme.as_deref().is_some_and(|scheme| !scheme.eq_ignore_ascii_case("http")) {
-        return Err("httpGet with scheme HTTPS is not supported in local mode; use tcpSocket or exec".into());
+    if action
+        .scheme
+        .as_deref()
+        .is_some_and(|scheme| !scheme.eq_ignore_ascii_case("http"))
+    {
+        return Err(
+            "httpGet with scheme HTTPS is not supported in local mode; use tcpSocket or exec"
+                .into(),
+        );
     }
     let mut stream = connect(target, action.host.as_deref(), &action.port).await?;
     let peer = stream.peer_addr().map_err(|e| e.to_string())?;
-    let path = action.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+    let path = action
+        .path
+        .as_deref()
+        .filter(|path| !path.is_empty())
+        .unwrap_or("/");
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let mut request = format!("GET {slash}{path} HTTP/1.1\r\nUser-Agent: kube-probe/weft\r\nAccept: */*\r\nConnection: close\r\n");
+    let mut request = format!(
+        "GET {slash}{path} HTTP/1.1\r\nUser-Agent: kube-probe/weft\r\nAccept: */*\r\nConnection: close\r\n"
+    );
     let mut has_host = false;
     for header in action.http_headers.iter().flatten() {
         has_host |= header.name.eq_ignore_ascii_case("host");
-        request += &format!("{}: {}\r\n", header.name, header.value);
+        let _ = write!(request, "{}: {}\r\n", header.name, header.value);
     }
     if !has_host {
-        request += &format!("Host: {peer}\r\n");
+        let _ = write!(request, "Host: {peer}\r\n");
     }
     request += "\r\n";
-    stream.write_all(request.as_bytes()).await.map_err(|e| format!("{peer}: {e}"))?;
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .map_err(|e| format!("{peer}: {e}"))?;
     let mut answer = Vec::with_capacity(1024);
     while !answer.contains(&b'\n') && answer.len() < 16 << 10 {
-        if stream.read_buf(&mut answer).await.map_err(|e| format!("{peer}: {e}"))? == 0 {
+        if stream
+            .read_buf(&mut answer)
+            .await
+            .map_err(|e| format!("{peer}: {e}"))?
+            == 0
+        {
             break;
         }
     }
     let text = String::from_utf8_lossy(&answer);
-    let status = text.split_whitespace().nth(1).and_then(|word| word.parse::<u16>().ok());
+    let status = text
+        .split_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse::<u16>().ok());
     match status {
         Some(200..400) => Ok(()),
         Some(status) => Err(format!("HTTP status {status} from {peer}{slash}{path}")),
@@ -101,17 +137,27 @@ async fn grpc(action: &GRPCAction, target: &Target) -> Result<(), String> {
     let (client, connection) = h2::client::handshake(stream).await.map_err(failed)?;
     let driver = tokio::spawn(connection);
     let result = async {
-        let request = http::Request::post(format!("http://{}:{}/grpc.health.v1.Health/Check", "localhost", action.port))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .map_err(|e| e.to_string())?;
+        let request = http::Request::post(format!(
+            "http://{}:{}/grpc.health.v1.Health/Check",
+            "localhost", action.port
+        ))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .map_err(|e| e.to_string())?;
         let mut client = client.ready().await.map_err(failed)?;
         let (answer, mut body) = client.send_request(request, false).map_err(failed)?;
-        body.send_data(health_request(action.service.as_deref().unwrap_or_default()), true).map_err(failed)?;
+        body.send_data(
+            health_request(action.service.as_deref().unwrap_or_default()),
+            true,
+        )
+        .map_err(failed)?;
         let answer = answer.await.map_err(failed)?;
         if answer.status() != http::StatusCode::OK {
-            return Err(format!("gRPC health check: HTTP status {}", answer.status()));
+            return Err(format!(
+                "gRPC health check: HTTP status {}",
+                answer.status()
+            ));
         }
         let trailers_only = answer.headers().get("grpc-status").cloned();
         let mut stream = answer.into_body();
@@ -125,7 +171,13 @@ async fn grpc(action: &GRPCAction, target: &Target) -> Result<(), String> {
             // A frame header of five bytes, then field 1 (status) as a varint; 1 is SERVING.
             [0, _, _, _, _, 8, 1, ..] => Ok(()),
             [0, _, _, _, _, ..] => Err("gRPC health check: not SERVING".into()),
-            _ => Err(format!("gRPC health check: status {}", trailers_only.as_ref().and_then(|v| v.to_str().ok()).unwrap_or("unknown"))),
+            _ => Err(format!(
+                "gRPC health check: status {}",
+                trailers_only
+                    .as_ref()
+                    .and_then(|v| v.to_str().ok())
+                    .unwrap_or("unknown")
+            )),
         }
     }
     .await;
@@ -147,10 +199,16 @@ fn health_request(service: &str) -> bytes::Bytes {
     frame.into()
 }
 
-async fn connect(target: &Target, host: Option<&str>, port: &IntOrString) -> Result<TcpStream, String> {
+async fn connect(
+    target: &Target,
+    host: Option<&str>,
+    port: &IntOrString,
+) -> Result<TcpStream, String> {
     let port = resolve_port(port, &target.container)?;
     let ip = match host.filter(|host| !host.is_empty()) {
-        Some(host) => host.parse().map_err(|_| format!("host {host:?} must be an IP address"))?,
+        Some(host) => host
+            .parse()
+            .map_err(|_| format!("host {host:?} must be an IP address"))?,
         None => target.ip,
     };
     let address = SocketAddr::new(ip, port);
@@ -172,7 +230,9 @@ pub(crate) fn resolve_port(port: &IntOrString, container: &Container) -> Result<
             Ok(number) => Some(number),
             Err(_) => {
                 let mut ports = container.ports.iter().flatten();
-                ports.find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port)
+                ports
+                    .find(|p| p.name.as_deref() == Some(name))
+                    .map(|p| p.container_port)
             }
         },
     };
@@ -182,7 +242,10 @@ pub(crate) fn resolve_port(port: &IntOrString, container: &Container) -> Result<
 
 /// A probe's duration field, with its default.
 pub(crate) fn seconds(field: Option<i32>, default: u32) -> Duration {
-    let value = field.and_then(|value| u32::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default);
+    let value = field
+        .and_then(|value| u32::try_from(value).ok())
+        .filter(|value| *value > 0)
+        .unwrap_or(default);
     Duration::from_secs(u64::from(value))
 }
 
@@ -209,7 +272,12 @@ pub(crate) enum Verdict {
 impl Streak {
     /// No attempt yet.
     pub(crate) fn new(probe: &Probe) -> Self {
-        let threshold = |field: Option<i32>, default| field.and_then(|n| u32::try_from(n).ok()).unwrap_or(default).max(1);
+        let threshold = |field: Option<i32>, default| {
+            field
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(default)
+                .max(1)
+        };
         Self {
             succeeded: 0,
             failed: 0,
@@ -243,13 +311,25 @@ mod tests {
 
     #[test]
     fn thresholds_count_in_a_row() {
-        let probe = Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Probe::default() };
+        let probe = Probe {
+            failure_threshold: Some(2),
+            success_threshold: Some(2),
+            ..Probe::default()
+        };
         let mut streak = Streak::new(&probe);
-        let verdicts: Vec<_> =
-            [true, false, true, true, true, false, false, false].into_iter().map(|ok| streak.count(ok)).collect();
-        assert_eq!(verdicts, [Open, Open, Open, Passed, Passed, Open, Failed, Failed]);
+        let verdicts: Vec<_> = [true, false, true, true, true, false, false, false]
+            .into_iter()
+            .map(|ok| streak.count(ok))
+            .collect();
+        assert_eq!(
+            verdicts,
+            [Open, Open, Open, Passed, Passed, Open, Failed, Failed]
+        );
         let mut default = Streak::new(&Probe::default());
-        assert_eq!([false, false, false, true].map(|ok| default.count(ok)), [Open, Open, Failed, Passed]);
+        assert_eq!(
+            [false, false, false, true].map(|ok| default.count(ok)),
+            [Open, Open, Failed, Passed]
+        );
     }
 
     #[test]
@@ -259,8 +339,14 @@ mod tests {
         )
         .unwrap();
         assert_eq!(resolve_port(&IntOrString::Int(80), &container), Ok(80));
-        assert_eq!(resolve_port(&IntOrString::String("http".into()), &container), Ok(8080));
-        assert_eq!(resolve_port(&IntOrString::String("81".into()), &container), Ok(81));
+        assert_eq!(
+            resolve_port(&IntOrString::String("http".into()), &container),
+            Ok(8080)
+        );
+        assert_eq!(
+            resolve_port(&IntOrString::String("81".into()), &container),
+            Ok(81)
+        );
         assert!(resolve_port(&IntOrString::String("nope".into()), &container).is_err());
         assert!(resolve_port(&IntOrString::Int(70000), &container).is_err());
     }
@@ -268,6 +354,9 @@ mod tests {
     #[test]
     fn health_requests_are_framed() {
         assert_eq!(health_request("").as_ref(), [0, 0, 0, 0, 0]);
-        assert_eq!(health_request("ab").as_ref(), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        assert_eq!(
+            health_request("ab").as_ref(),
+            [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']
+        );
     }
 }

@@ -4,7 +4,11 @@ use k8s_openapi::api::core::v1::Container;
 
 /// The value of a container's `limits.cpu`, `requests.memory` and so on in units of the divisor, rounded up. A limit
 /// that is not set is the machine's capacity, a request that is not set is 0.
-pub(crate) fn resource(container: &Container, resource: &str, divisor: Option<&str>) -> Result<String, String> {
+pub(crate) fn resource(
+    container: &Container,
+    resource: &str,
+    divisor: Option<&str>,
+) -> Result<String, String> {
     let unsupported = || format!("resource {resource:?} is not supported");
     let (list, name) = resource.split_once('.').ok_or_else(unsupported)?;
     let resources = container.resources.as_ref();
@@ -13,7 +17,9 @@ pub(crate) fn resource(container: &Container, resource: &str, divisor: Option<&s
     let value = match (list, limit, request) {
         ("limits", Some(limit), _) => parse(&limit.0)?,
         ("limits", None, _) => capacity(name),
-        ("requests", limit, Some(request)) => parse(&request.0).or_else(|e| limit.map_or(Err(e), |l| parse(&l.0)))?,
+        ("requests", limit, Some(request)) => {
+            parse(&request.0).or_else(|e| limit.map_or(Err(e), |l| parse(&l.0)))?
+        }
         ("requests", Some(limit), None) => parse(&limit.0)?,
         ("requests", None, None) => 0.0,
         _ => return Err(unsupported()),
@@ -46,7 +52,10 @@ fn parse(quantity: &str) -> Result<f64, String> {
         .iter()
         .find_map(|(suffix, scale)| Some((quantity.strip_suffix(suffix)?, *scale)))
         .unwrap_or((quantity, 1.0));
-    number.parse::<f64>().map(|n| n * scale).map_err(|_| format!("{quantity:?} is not a quantity"))
+    number
+        .parse::<f64>()
+        .map(|n| n * scale)
+        .map_err(|_| format!("{quantity:?} is not a quantity"))
 }
 
 fn capacity(name: &str) -> f64 {
@@ -59,7 +68,13 @@ fn capacity(name: &str) -> f64 {
 
 fn memory_total() -> Option<f64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kib: f64 = info.lines().find(|l| l.starts_with("MemTotal:"))?.split_whitespace().nth(1)?.parse().ok()?;
+    let kib: f64 = info
+        .lines()
+        .find(|l| l.starts_with("MemTotal:"))?
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()?;
     Some(kib * 1024.0)
 }
 

@@ -129,8 +129,14 @@ impl PodReport {
     /// A pod that was just accepted.
     pub(crate) fn new(containers: impl IntoIterator<Item = (String, Role)>) -> Self {
         let waiting = |role: Role| match role {
-            Role::Main => State::Waiting { reason: "PodInitializing", message: String::new() },
-            Role::Init | Role::Sidecar => State::Waiting { reason: "ContainerCreating", message: String::new() },
+            Role::Main => State::Waiting {
+                reason: "PodInitializing",
+                message: String::new(),
+            },
+            Role::Init | Role::Sidecar => State::Waiting {
+                reason: "ContainerCreating",
+                message: String::new(),
+            },
         };
         let now = Timestamp::now();
         Self {
@@ -180,7 +186,11 @@ impl PodReport {
         if self.phase == Phase::Succeeded {
             return "Completed".into();
         }
-        let inits: Vec<_> = self.containers.iter().filter(|c| c.role != Role::Main).collect();
+        let inits: Vec<_> = self
+            .containers
+            .iter()
+            .filter(|c| c.role != Role::Main)
+            .collect();
         for (n, container) in inits.iter().enumerate() {
             let done = match (&container.state, container.role) {
                 (State::Terminated(ended), Role::Init) => ended.code == 0,
@@ -191,7 +201,9 @@ impl PodReport {
                 continue;
             }
             return match &container.state {
-                State::Waiting { reason, .. } if !["ContainerCreating", "PodInitializing"].contains(reason) => {
+                State::Waiting { reason, .. }
+                    if !["ContainerCreating", "PodInitializing"].contains(reason) =>
+                {
                     format!("Init:{reason}")
                 }
                 State::Terminated(ended) => format!("Init:{}", ended.reason),
@@ -216,13 +228,17 @@ impl PodReport {
         self.containers.iter().find_map(|container| {
             let name = &container.name;
             match &container.state {
-                State::Waiting { reason, message } if !message.is_empty() => Some(format!("{name}: {reason}: {message}")),
-                State::Terminated(ended) if ended.code != 0 => {
-                    Some(format!("{name}: exit code {} ({}) {}", ended.code, ended.reason, ended.message))
+                State::Waiting { reason, message } if !message.is_empty() => {
+                    Some(format!("{name}: {reason}: {message}"))
                 }
-                State::Running { .. } if !container.ready => {
-                    container.probe_failure.as_ref().map(|failure| format!("{name}: probe: {failure}"))
-                }
+                State::Terminated(ended) if ended.code != 0 => Some(format!(
+                    "{name}: exit code {} ({}) {}",
+                    ended.code, ended.reason, ended.message
+                )),
+                State::Running { .. } if !container.ready => container
+                    .probe_failure
+                    .as_ref()
+                    .map(|failure| format!("{name}: probe: {failure}")),
                 _ => None,
             }
         })
@@ -240,7 +256,13 @@ mod tests {
     }
 
     fn ended(code: i32, reason: &'static str) -> Ended {
-        Ended { code, reason, message: String::new(), started: Timestamp::UNIX_EPOCH, finished: Timestamp::UNIX_EPOCH }
+        Ended {
+            code,
+            reason,
+            message: String::new(),
+            started: Timestamp::UNIX_EPOCH,
+            finished: Timestamp::UNIX_EPOCH,
+        }
     }
 
     #[test]
@@ -254,9 +276,15 @@ mod tests {
         pod.containers[1].started = true;
         assert_eq!(pod.status(), "PodInitializing");
         pod.initialized = true;
-        pod.containers[2].state = State::Waiting { reason: "CrashLoopBackOff", message: "back-off".into() };
+        pod.containers[2].state = State::Waiting {
+            reason: "CrashLoopBackOff",
+            message: "back-off".into(),
+        };
         assert_eq!(pod.status(), "CrashLoopBackOff");
-        assert_eq!(pod.why_not_ready().unwrap(), "m: CrashLoopBackOff: back-off");
+        assert_eq!(
+            pod.why_not_ready().unwrap(),
+            "m: CrashLoopBackOff: back-off"
+        );
         pod.phase = Phase::Succeeded;
         assert_eq!(pod.status(), "Completed");
         pod.terminating = true;

@@ -26,13 +26,25 @@ const VOLUME_RETRY: Duration = Duration::from_secs(1);
 
 /// The pod's containers in the order they start, with their roles.
 pub(crate) fn roles(pod: &Pod) -> Vec<(String, Role)> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let inits = spec.init_containers.iter().flatten().map(|c| (c.name.clone(), init_role(c)));
-    inits.chain(spec.containers.iter().map(|c| (c.name.clone(), Role::Main))).collect()
+    let Some(spec) = &pod.spec else {
+        return Vec::new();
+    };
+    let inits = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|c| (c.name.clone(), init_role(c)));
+    inits
+        .chain(spec.containers.iter().map(|c| (c.name.clone(), Role::Main)))
+        .collect()
 }
 
 fn init_role(container: &Container) -> Role {
-    if container.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init }
+    if container.restart_policy.as_deref() == Some("Always") {
+        Role::Sidecar
+    } else {
+        Role::Init
+    }
 }
 
 /// A container that runs beside others.
@@ -44,7 +56,10 @@ struct Beside {
 impl Beside {
     fn start(pod: &PodContext, container: &Container, role: Role, restart: Restart) -> Self {
         let (stop, stopped) = watch::channel(None);
-        Self { stop, task: tokio::spawn(keep(pod.clone(), container.clone(), role, restart, stopped)) }
+        Self {
+            stop,
+            task: tokio::spawn(keep(pod.clone(), container.clone(), role, restart, stopped)),
+        }
     }
 
     fn stop(&self, deadline: Instant) {
@@ -81,14 +96,18 @@ async fn prepare(pod: &PodContext, stop: &mut watch::Receiver<Stop>) -> bool {
     loop {
         objects.mark_unchanged();
         let attempt = pod.clone();
-        let made = tokio::task::spawn_blocking(move || make_network(&attempt).and_then(|()| make_volumes(&attempt)));
+        let made = tokio::task::spawn_blocking(move || {
+            make_network(&attempt).and_then(|()| make_volumes(&attempt))
+        });
         match made.await {
             Ok(Ok(())) => {
                 pod.report.update(|report| report.trouble = None);
                 return stop.borrow().is_none();
             }
             Ok(Err(reason)) => pod.report.update(|report| report.trouble = Some(reason)),
-            Err(error) => pod.report.update(|report| report.trouble = Some(error.to_string())),
+            Err(error) => pod
+                .report
+                .update(|report| report.trouble = Some(error.to_string())),
         }
         tokio::select! {
             () = sleep(VOLUME_RETRY) => {}
@@ -99,24 +118,30 @@ async fn prepare(pod: &PodContext, stop: &mut watch::Receiver<Stop>) -> bool {
 }
 
 fn make_network(pod: &PodContext) -> Result<(), String> {
-    std::fs::create_dir_all(&pod.directory).map_err(|e| format!("{}: {e}", pod.directory.display()))?;
+    std::fs::create_dir_all(&pod.directory)
+        .map_err(|e| format!("{}: {e}", pod.directory.display()))?;
     if crate::sys::netns_path(&pod.netns).exists() {
         return Ok(());
     }
     let node = &pod.machine.node;
-    node.add_pod(pod.namespace(), pod.name(), pod.host_part).map_err(|error| {
-        node.remove_pod(pod.namespace(), pod.name());
-        format!("network: {error}")
-    })
+    node.add_pod(pod.namespace(), pod.name(), pod.host_part)
+        .map_err(|error| {
+            node.remove_pod(pod.namespace(), pod.name());
+            format!("network: {error}")
+        })
 }
 
 fn make_volumes(pod: &PodContext) -> Result<(), String> {
     let plans = pod.plan_volumes()?;
     let token = |audience: Option<&str>, seconds: i64| -> io::Result<String> {
-        pod.machine.issuer.token(&pod.pod, audience, seconds).map_err(io::Error::other)
+        pod.machine
+            .issuer
+            .token(&pod.pod, audience, seconds)
+            .map_err(io::Error::other)
     };
     for plan in &plans {
-        write(plan, fs_group(&pod.pod), &token).map_err(|e| format!("volume {}: {}: {e}", plan.name, plan.path.display()))?;
+        write(plan, fs_group(&pod.pod), &token)
+            .map_err(|e| format!("volume {}: {}: {e}", plan.name, plan.path.display()))?;
     }
     *pod.plans.lock().unwrap_or_else(PoisonError::into_inner) = plans;
     Ok(())
@@ -127,7 +152,11 @@ async fn refresh_volumes(pod: PodContext) {
     let mut objects = pod.machine.objects.clone();
     objects.mark_unchanged();
     loop {
-        let plans = pod.plans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let plans = pod
+            .plans
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let half_life = shortest_token(&plans).map_or(1 << 20, |seconds| (seconds / 2).max(1));
         tokio::select! {
             () = sleep(Duration::from_secs(half_life.unsigned_abs())) => {}
@@ -146,7 +175,9 @@ async fn refresh_volumes(pod: PodContext) {
 
 /// Runs all containers; the phase the pod ends in.
 async fn run_containers(pod: &PodContext, stop: &mut watch::Receiver<Stop>) -> Phase {
-    let Some(spec) = &pod.pod.spec else { return Phase::Failed };
+    let Some(spec) = &pod.pod.spec else {
+        return Phase::Failed;
+    };
     let restart = match spec.restart_policy.as_deref() {
         Some("Never") => Restart::Never,
         Some("OnFailure") => Restart::OnFailure,
@@ -156,7 +187,12 @@ async fn run_containers(pod: &PodContext, stop: &mut watch::Receiver<Stop>) -> P
     let mut phase = None;
     for container in spec.init_containers.iter().flatten() {
         let outcome = if init_role(container) == Role::Sidecar {
-            sidecars.push(Beside::start(pod, container, Role::Sidecar, Restart::Always));
+            sidecars.push(Beside::start(
+                pod,
+                container,
+                Role::Sidecar,
+                Restart::Always,
+            ));
             wait_started(pod, container, stop).await
         } else {
             run_init(pod, container, restart, stop).await
@@ -169,7 +205,8 @@ async fn run_containers(pod: &PodContext, stop: &mut watch::Receiver<Stop>) -> P
     let phase = match phase {
         Some(phase) => phase,
         None => {
-            pod.report.update(|report| (report.initialized, report.phase) = (true, Phase::Running));
+            pod.report
+                .update(|report| (report.initialized, report.phase) = (true, Phase::Running));
             run_main(pod, &spec.containers, restart, stop).await
         }
     };
@@ -179,25 +216,61 @@ async fn run_containers(pod: &PodContext, stop: &mut watch::Receiver<Stop>) -> P
 }
 
 /// Waits until a sidecar's startup probe has passed.
-async fn wait_started(pod: &PodContext, container: &Container, stop: &mut watch::Receiver<Stop>) -> Result<(), Phase> {
+async fn wait_started(
+    pod: &PodContext,
+    container: &Container,
+    stop: &mut watch::Receiver<Stop>,
+) -> Result<(), Phase> {
     let mut reports = pod.report.report.subscribe();
-    let started = reports.wait_for(|report| report.containers.iter().any(|c| c.name == container.name && c.started));
+    let started = reports.wait_for(|report| {
+        report
+            .containers
+            .iter()
+            .any(|c| c.name == container.name && c.started)
+    });
     tokio::select! {
         _ = started => Ok(()),
         _ = stop.wait_for(Option::is_some) => Err(Phase::Failed),
     }
 }
 
-async fn run_init(pod: &PodContext, container: &Container, restart: Restart, stop: &watch::Receiver<Stop>) -> Result<(), Phase> {
+async fn run_init(
+    pod: &PodContext,
+    container: &Container,
+    restart: Restart,
+    stop: &watch::Receiver<Stop>,
+) -> Result<(), Phase> {
     // An init container that succeeded is never started again, whatever the pod's policy.
-    let restart = if restart == Restart::Never { Restart::Never } else { Restart::OnFailure };
-    let code = keep(pod.clone(), container.clone(), Role::Init, restart, stop.clone()).await;
-    if code == 0 && stop.borrow().is_none() { Ok(()) } else { Err(Phase::Failed) }
+    let restart = if restart == Restart::Never {
+        Restart::Never
+    } else {
+        Restart::OnFailure
+    };
+    let code = keep(
+        pod.clone(),
+        container.clone(),
+        Role::Init,
+        restart,
+        stop.clone(),
+    )
+    .await;
+    if code == 0 && stop.borrow().is_none() {
+        Ok(())
+    } else {
+        Err(Phase::Failed)
+    }
 }
 
-async fn run_main(pod: &PodContext, containers: &[Container], restart: Restart, stop: &mut watch::Receiver<Stop>) -> Phase {
-    let running: Vec<Beside> =
-        containers.iter().map(|container| Beside::start(pod, container, Role::Main, restart)).collect();
+async fn run_main(
+    pod: &PodContext,
+    containers: &[Container],
+    restart: Restart,
+    stop: &mut watch::Receiver<Stop>,
+) -> Phase {
+    let running: Vec<Beside> = containers
+        .iter()
+        .map(|container| Beside::start(pod, container, Role::Main, restart))
+        .collect();
     let stops: Vec<_> = running.iter().map(|beside| beside.stop.clone()).collect();
     let all = async {
         let mut worst = 0;

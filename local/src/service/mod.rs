@@ -1,8 +1,9 @@
 //! Services: addresses, endpoints, and what the node's rules, the cluster DNS and the NodePorts make of them.
 //!
-//! [`with_addresses`] does what the API server's allocators do, [`slices`] what the EndpointSlice controller does, and
+//! [`allocate`] does what the API server's allocators do, [`slices`] what the EndpointSlice controller does, and
 //! [`ports`] what kube-proxy derives from both. Pure; the supervisor joins them. [`node_port`] is the listener on the host.
 
+pub(crate) mod allocate;
 pub(crate) mod node_port;
 
 use std::collections::BTreeMap;
@@ -13,18 +14,13 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_k8s::ObjectKey;
 
-use crate::Error;
 use crate::names::hash_suffix;
 use crate::network::rules::{ServicePort, Transport};
-use crate::network::subnet::Addresses;
 use crate::pod::probe::resolve_port;
 use crate::workload::instance::{node_of, selects};
 
 /// The label that ties a slice to its service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// The ports NodePorts are taken from, as the API server's default.
-const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 
 /// A pod as a service sees it.
 #[derive(Debug)]
@@ -46,7 +42,11 @@ pub(crate) fn is_external_name(service: &Service) -> bool {
 
 /// No address of its own: DNS gives the pods' addresses.
 pub(crate) fn is_headless(service: &Service) -> bool {
-    service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
+    service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.cluster_ip.as_deref())
+        == Some("None")
 }
 
 fn has_node_ports(service: &Service) -> bool {
@@ -54,103 +54,51 @@ fn has_node_ports(service: &Service) -> bool {
     matches!(kind, Some("NodePort" | "LoadBalancer"))
 }
 
-/// NodePorts handed out, by `namespace/service/port`; a service keeps its own.
-#[derive(Debug, Default)]
-pub(crate) struct NodePorts(BTreeMap<String, u16>);
-
-impl NodePorts {
-    fn take(&mut self, key: String, wanted: Option<u16>) -> Option<u16> {
-        let taken = |port: u16, all: &BTreeMap<String, u16>| all.iter().any(|(other, p)| *p == port && *other != key);
-        let port = match (wanted, self.0.get(&key)) {
-            (Some(port), _) => Some(port),
-            (None, Some(port)) => Some(*port),
-            (None, None) => NODE_PORTS.clone().find(|port| !taken(*port, &self.0)),
-        }?;
-        self.0.insert(key, port);
-        Some(port)
-    }
-
-    /// Forgets the ports of services that are gone.
-    pub(crate) fn keep(&mut self, keep: impl Fn(&str) -> bool) {
-        self.0.retain(|key, _| key.rsplit_once('/').is_some_and(|(service, _)| keep(service)));
-    }
-}
-
-/// The service with cluster IPs, IP families and node ports filled in, as the API server would return it.
-pub(crate) fn with_addresses(
-    service: &Service,
-    addresses: &mut Addresses,
-    node_ports: &mut NodePorts,
-    ipv6: bool,
-) -> Result<Service, Error> {
-    let mut service = service.clone();
-    let key = key_of(&service.metadata).to_string();
-    let nodes = has_node_ports(&service);
-    let external = is_external_name(&service);
-    let Some(spec) = &mut service.spec else { return Ok(service) };
-    if external {
-        return Ok(service);
-    }
-    spec.type_.get_or_insert_with(|| "ClusterIP".into());
-    // As on a cluster whose first family is IPv4: one family unless the service asks for both.
-    let dual = spec.ip_family_policy.as_deref().is_some_and(|policy| policy.ends_with("DualStack"));
-    let families = spec.ip_families.get_or_insert_with(|| {
-        let second = (dual && ipv6).then(|| "IPv6".to_owned());
-        std::iter::once("IPv4".to_owned()).chain(second).collect()
-    });
-    if dual && ipv6 && families.len() == 1 {
-        let other = if families[0] == "IPv4" { "IPv6" } else { "IPv4" };
-        families.push(other.to_owned());
-    }
-    let families = families.clone();
-    if spec.cluster_ip.as_deref() == Some("None") {
-        spec.cluster_ips = Some(vec!["None".into()]);
-        return Ok(service);
-    }
-    let own = addresses.service(&key, ipv6)?;
-    let given: Vec<IpAddr> = spec
-        .cluster_ips
-        .iter()
-        .flatten()
-        .chain(&spec.cluster_ip)
-        .filter_map(|ip| ip.parse().ok())
-        .collect();
-    let mut ips = Vec::new();
-    for family in &families {
-        let v4 = family == "IPv4";
-        let ip = given.iter().chain(&own).find(|ip| ip.is_ipv4() == v4);
-        ips.extend(ip.map(ToString::to_string));
-    }
-    spec.cluster_ip = ips.first().cloned();
-    spec.cluster_ips = Some(ips);
-    if nodes {
-        for port in spec.ports.iter_mut().flatten() {
-            let wanted = port.node_port.and_then(|port| u16::try_from(port).ok());
-            port.node_port = node_ports.take(format!("{key}/{}", port.port), wanted).map(i32::from);
-        }
-    }
-    Ok(service)
-}
-
 fn key_of(metadata: &ObjectMeta) -> ObjectKey {
-    ObjectKey::new(metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+    ObjectKey::new(
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 /// The EndpointSlices of a service with a selector: one for each address family and set of target ports.
 pub(crate) fn slices(service: &Service, backends: &[Backend<'_>]) -> Vec<EndpointSlice> {
-    let Some(spec) = &service.spec else { return Vec::new() };
-    let Some(selector) = spec.selector.as_ref().filter(|_| !is_external_name(service)) else { return Vec::new() };
+    let Some(spec) = &service.spec else {
+        return Vec::new();
+    };
+    let Some(selector) = spec
+        .selector
+        .as_ref()
+        .filter(|_| !is_external_name(service))
+    else {
+        return Vec::new();
+    };
     let namespace = service.metadata.namespace.as_deref();
     let chosen = |backend: &&Backend<'_>| {
-        backend.pod.metadata.namespace.as_deref() == namespace && selects(selector, backend.pod.metadata.labels.as_ref())
+        backend.pod.metadata.namespace.as_deref() == namespace
+            && selects(selector, backend.pod.metadata.labels.as_ref())
     };
     let mut all = Vec::new();
     for family in spec.ip_families.iter().flatten() {
         let mut groups: BTreeMap<Vec<Option<u16>>, Vec<Endpoint>> = BTreeMap::new();
         for backend in backends.iter().filter(chosen) {
-            let Some(ip) = backend.ips.iter().find(|ip| ip.is_ipv4() == (family == "IPv4")) else { continue };
-            let targets = spec.ports.iter().flatten().map(|port| target_port(port, backend.pod)).collect();
-            groups.entry(targets).or_default().push(endpoint(service, backend, *ip));
+            let Some(ip) = backend
+                .ips
+                .iter()
+                .find(|ip| ip.is_ipv4() == (family == "IPv4"))
+            else {
+                continue;
+            };
+            let targets = spec
+                .ports
+                .iter()
+                .flatten()
+                .map(|port| target_port(port, backend.pod))
+                .collect();
+            groups
+                .entry(targets)
+                .or_default()
+                .push(endpoint(service, backend, *ip));
         }
         for (targets, endpoints) in groups {
             all.push(slice(service, family, &targets, endpoints));
@@ -165,7 +113,10 @@ fn target_port(port: &Port, pod: &Pod) -> Option<u16> {
     let target = port.target_port.as_ref().unwrap_or(&same);
     let spec = pod.spec.as_ref()?;
     let sidecars = spec.init_containers.iter().flatten();
-    spec.containers.iter().chain(sidecars).find_map(|container| resolve_port(target, container).ok())
+    spec.containers
+        .iter()
+        .chain(sidecars)
+        .find_map(|container| resolve_port(target, container).ok())
 }
 
 fn endpoint(service: &Service, backend: &Backend<'_>, ip: IpAddr) -> Endpoint {
@@ -173,8 +124,13 @@ fn endpoint(service: &Service, backend: &Backend<'_>, ip: IpAddr) -> Endpoint {
     let (meta, pod_spec) = (&backend.pod.metadata, backend.pod.spec.as_ref());
     let publish = spec.and_then(|s| s.publish_not_ready_addresses) == Some(true);
     let subdomain = pod_spec.and_then(|s| s.subdomain.as_deref());
-    let own_name = pod_spec.and_then(|s| s.hostname.clone()).filter(|_| subdomain == service.metadata.name.as_deref());
-    let (node, zone) = node_of(meta.annotations.as_ref(), pod_spec.and_then(|s| s.node_selector.as_ref()));
+    let own_name = pod_spec
+        .and_then(|s| s.hostname.clone())
+        .filter(|_| subdomain == service.metadata.name.as_deref());
+    let (node, zone) = node_of(
+        meta.annotations.as_ref(),
+        pod_spec.and_then(|s| s.node_selector.as_ref()),
+    );
     Endpoint {
         addresses: vec![ip.to_string()],
         conditions: Some(EndpointConditions {
@@ -196,9 +152,18 @@ fn endpoint(service: &Service, backend: &Backend<'_>, ip: IpAddr) -> Endpoint {
     }
 }
 
-fn slice(service: &Service, family: &str, targets: &[Option<u16>], endpoints: Vec<Endpoint>) -> EndpointSlice {
+fn slice(
+    service: &Service,
+    family: &str,
+    targets: &[Option<u16>],
+    endpoints: Vec<Endpoint>,
+) -> EndpointSlice {
     let key = key_of(&service.metadata);
-    let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten()).zip(targets);
+    let ports = service
+        .spec
+        .iter()
+        .flat_map(|s| s.ports.iter().flatten())
+        .zip(targets);
     let ports: Vec<EndpointPort> = ports
         .filter_map(|(port, target)| {
             Some(EndpointPort {
@@ -213,7 +178,10 @@ fn slice(service: &Service, family: &str, targets: &[Option<u16>], endpoints: Ve
     let suffix = hash_suffix(&[family, &numbers.join(",")], 5);
     let mut labels = BTreeMap::from([
         (SERVICE_NAME.to_owned(), key.name.clone()),
-        ("endpointslice.kubernetes.io/managed-by".to_owned(), "weft-local".to_owned()),
+        (
+            "endpointslice.kubernetes.io/managed-by".to_owned(),
+            "weft-local".to_owned(),
+        ),
     ]);
     if is_headless(service) {
         labels.insert("service.kubernetes.io/headless".into(), String::new());
@@ -233,15 +201,25 @@ fn slice(service: &Service, family: &str, targets: &[Option<u16>], endpoints: Ve
 
 /// The addresses traffic should go to: the ready endpoints, or, while there are none, those still serving as they stop.
 fn usable(slice: &EndpointSlice, terminating: bool) -> impl Iterator<Item = IpAddr> + '_ {
-    slice.endpoints.iter().flatten().filter_map(move |endpoint| {
-        let conditions = endpoint.conditions.as_ref();
-        let is = |value: Option<bool>, default: bool| value.unwrap_or(default);
-        let ready = is(conditions.and_then(|c| c.ready), true);
-        let serving = is(conditions.and_then(|c| c.serving), ready);
-        let stopping = is(conditions.and_then(|c| c.terminating), false);
-        let wanted = if terminating { serving && stopping } else { ready };
-        wanted.then(|| endpoint.addresses.first()?.parse().ok()).flatten()
-    })
+    slice
+        .endpoints
+        .iter()
+        .flatten()
+        .filter_map(move |endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            let is = |value: Option<bool>, default: bool| value.unwrap_or(default);
+            let ready = is(conditions.and_then(|c| c.ready), true);
+            let serving = is(conditions.and_then(|c| c.serving), ready);
+            let stopping = is(conditions.and_then(|c| c.terminating), false);
+            let wanted = if terminating {
+                serving && stopping
+            } else {
+                ready
+            };
+            wanted
+                .then(|| endpoint.addresses.first()?.parse().ok())
+                .flatten()
+        })
 }
 
 /// The endpoints of one port of a service, of one address family.
@@ -250,8 +228,14 @@ fn endpoints_of(port: &Port, slices: &[&EndpointSlice], v4: bool) -> Vec<SocketA
     let collect = |terminating: bool| -> Vec<SocketAddr> {
         let mut found = Vec::new();
         for slice in slices {
-            let own = slice.ports.iter().flatten().find(|p| p.name.as_deref().unwrap_or_default() == name);
-            let Some(number) = own.and_then(|p| u16::try_from(p.port?).ok()) else { continue };
+            let own = slice
+                .ports
+                .iter()
+                .flatten()
+                .find(|p| p.name.as_deref().unwrap_or_default() == name);
+            let Some(number) = own.and_then(|p| u16::try_from(p.port?).ok()) else {
+                continue;
+            };
             let ips = usable(slice, terminating).filter(|ip| ip.is_ipv4() == v4);
             found.extend(ips.map(|ip| SocketAddr::new(ip, number)));
         }
@@ -260,14 +244,24 @@ fn endpoints_of(port: &Port, slices: &[&EndpointSlice], v4: bool) -> Vec<SocketA
         found
     };
     let ready = collect(false);
-    if ready.is_empty() { collect(true) } else { ready }
+    if ready.is_empty() {
+        collect(true)
+    } else {
+        ready
+    }
 }
 
 /// What the node's rules need of a service whose addresses are filled in.
 pub(crate) fn ports(service: &Service, slices: &[&EndpointSlice]) -> Vec<ServicePort> {
-    let Some(spec) = &service.spec else { return Vec::new() };
+    let Some(spec) = &service.spec else {
+        return Vec::new();
+    };
     let by_client = spec.session_affinity.as_deref() == Some("ClientIP");
-    let ips = spec.cluster_ips.iter().flatten().filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let ips = spec
+        .cluster_ips
+        .iter()
+        .flatten()
+        .filter_map(|ip| ip.parse::<IpAddr>().ok());
     ips.flat_map(|ip| spec.ports.iter().flatten().map(move |port| (ip, port)))
         .filter_map(|(ip, port)| {
             let transport = match port.protocol.as_deref().unwrap_or("TCP") {
@@ -276,23 +270,42 @@ pub(crate) fn ports(service: &Service, slices: &[&EndpointSlice]) -> Vec<Service
                 _ => return None,
             };
             let number = u16::try_from(port.port).ok()?;
-            Some(ServicePort { ip, port: number, transport, endpoints: endpoints_of(port, slices, ip.is_ipv4()), by_client })
+            Some(ServicePort {
+                ip,
+                port: number,
+                transport,
+                endpoints: endpoints_of(port, slices, ip.is_ipv4()),
+                by_client,
+            })
         })
         .collect()
 }
 
 /// The TCP ports of a service to open on the host, and where each leads.
-pub(crate) fn host_ports(service: &Service, slices: &[&EndpointSlice]) -> Vec<(u16, Vec<SocketAddr>)> {
+pub(crate) fn host_ports(
+    service: &Service,
+    slices: &[&EndpointSlice],
+) -> Vec<(u16, Vec<SocketAddr>)> {
     if !has_node_ports(service) {
         return Vec::new();
     }
-    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let ports = service
+        .spec
+        .iter()
+        .flat_map(|spec| spec.ports.iter().flatten());
     ports
         .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
         .filter_map(|port| {
             let number = u16::try_from(port.node_port?).ok()?;
             let v4 = endpoints_of(port, slices, true);
-            Some((number, if v4.is_empty() { endpoints_of(port, slices, false) } else { v4 }))
+            Some((
+                number,
+                if v4.is_empty() {
+                    endpoints_of(port, slices, false)
+                } else {
+                    v4
+                },
+            ))
         })
         .collect()
 }

@@ -58,9 +58,17 @@ impl NodePortListeners {
                     let (sender, receiver) = watch::channel(endpoints);
                     let serve = |listener| tokio::spawn(accept(listener, receiver.clone()));
                     let tasks = listeners.into_iter().map(serve).collect();
-                    self.open.insert(port, Open { endpoints: sender, tasks });
+                    self.open.insert(
+                        port,
+                        Open {
+                            endpoints: sender,
+                            tasks,
+                        },
+                    );
                 }
-                Err(error) => problems.push(format!("NodePort {port} cannot be opened on this machine: {error}")),
+                Err(error) => problems.push(format!(
+                    "NodePort {port} cannot be opened on this machine: {error}"
+                )),
             }
         }
         problems
@@ -69,7 +77,11 @@ impl NodePortListeners {
 
 fn listen(port: u16) -> std::io::Result<Vec<TcpListener>> {
     let bind = |address: SocketAddr| -> std::io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking(),
+            None,
+        )?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }

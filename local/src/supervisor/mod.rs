@@ -7,6 +7,8 @@
 mod objects;
 mod publish;
 mod reconcile;
+mod served;
+mod snapshot;
 mod socket;
 mod status;
 
@@ -32,15 +34,15 @@ use crate::network::subnet::Addresses;
 use crate::network::{Node, host};
 use crate::options::UpOptions;
 use crate::pod::{Machine, PodTask};
-use crate::service::NodePorts;
+use crate::service::allocate::NodePorts;
 use crate::service::node_port::NodePortListeners;
 use crate::state::State;
 use crate::workload::Owner;
 use crate::write_back::WriteBack;
 use crate::{Error, dns};
 
-pub(crate) use socket::{Answer, Order};
 use socket::Request;
+pub(crate) use socket::{Answer, Order};
 
 /// Changes that come together are handled together.
 const DEBOUNCE: Duration = Duration::from_millis(5);
@@ -91,8 +93,15 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Makes the node and everything on it, but no pod yet.
     pub(crate) fn start(options: &UpOptions, layout: &Layout) -> Result<Self, Error> {
-        let files: Vec<PathBuf> = options.files.iter().map(|f| std::path::absolute(f)).collect::<Result<_, _>>()?;
-        let source = Directory::start(SourceOptions { paths: files.clone(), write_back: None })?;
+        let files: Vec<PathBuf> = options
+            .files
+            .iter()
+            .map(std::path::absolute)
+            .collect::<Result<_, _>>()?;
+        let source = Directory::start(SourceOptions {
+            paths: files.clone(),
+            write_back: None,
+        })?;
         let observed = source.observe();
         let issuer = Arc::new(Issuer::open(&layout.issuer())?);
         let node = Node::up(layout)?;
@@ -101,36 +110,45 @@ impl Supervisor {
         let changed = Arc::new(Notify::new());
         let programs = match &options.programs {
             Some(directory) => directory.clone(),
-            None => std::env::current_exe()?.parent().map_or_else(|| "/usr/bin".into(), PathBuf::from),
+            None => std::env::current_exe()?
+                .parent()
+                .map_or_else(|| "/usr/bin".into(), PathBuf::from),
         };
-        let machine = Machine { layout: layout.clone(), node, issuer, programs, objects, changed };
+        let machine = Machine {
+            layout: layout.clone(),
+            node,
+            issuer,
+            programs,
+            objects,
+            changed,
+        };
         let (names, table) = watch::channel(Arc::new(Table::default()));
         dns::server::start(&layout.node_netns(), &machine.node.addresses(), table)?;
         let (sender, requests) = mpsc::channel(16);
         socket::listen(layout, sender)?;
         let control_plane = options.control_plane.as_ref().map(|program| {
             let env = options.control_plane_env.clone();
-            ControlPlane::start(&machine, Launch { program: program.clone(), sources: files, env })
+            ControlPlane::start(
+                &machine,
+                Launch {
+                    program: program.clone(),
+                    sources: files,
+                    env,
+                },
+            )
         });
-        let state = State {
-            name: layout.mesh().to_owned(),
-            supervisor_pid: std::process::id(),
-            subnet: machine.node.subnet,
-            node_netns: layout.node_netns(),
-            node_ips: machine.node.addresses(),
-            control_plane: None,
-            pods: Vec::new(),
-            workloads: Vec::new(),
-            services: Vec::new(),
-            problems: Vec::new(),
-            stopping: false,
-        };
+        let state = first_state(&machine);
         let mut trouble = BTreeMap::new();
         if machine.node.subnet.ipv6 && !host::forwards_ipv6() {
-            tracing::info!("pods cannot reach IPv6 addresses outside this machine: it does not forward IPv6");
+            tracing::info!(
+                "pods cannot reach IPv6 addresses outside this machine: it does not forward IPv6"
+            );
         }
         if options.control_plane.is_none() {
-            trouble.insert("mesh".into(), "no weft-control-plane was found: pods run without sidecars".into());
+            trouble.insert(
+                "mesh".into(),
+                "no weft-control-plane was found: pods run without sidecars".into(),
+            );
         }
         Ok(Self {
             machine,
@@ -178,7 +196,9 @@ impl Supervisor {
             }
         }
         if let Some(control_plane) = self.control_plane.take() {
-            control_plane.orders.send_modify(|orders| orders.stop = true);
+            control_plane
+                .orders
+                .send_modify(|orders| orders.stop = true);
             let _ = control_plane.task.await;
         }
     }
@@ -209,13 +229,40 @@ impl Supervisor {
     }
 }
 
+/// What is known before anything runs.
+fn first_state(machine: &Machine) -> State {
+    State {
+        name: machine.layout.mesh().to_owned(),
+        supervisor_pid: std::process::id(),
+        subnet: machine.node.subnet,
+        node_netns: machine.layout.node_netns(),
+        node_ips: machine.node.addresses(),
+        control_plane: None,
+        pods: Vec::new(),
+        workloads: Vec::new(),
+        services: Vec::new(),
+        problems: Vec::new(),
+        stopping: false,
+    }
+}
+
 impl ControlPlane {
     fn start(machine: &Machine, launch: Launch) -> Self {
         let (status, receiver) = watch::channel(ControlPlaneStatus::default());
         let (orders, ordered) = watch::channel(Orders::default());
-        let task =
-            tokio::spawn(control_plane::keep(machine.clone(), launch, status, ordered, machine.changed.clone()));
-        Self { status: receiver, orders, held_until: None, task }
+        let task = tokio::spawn(control_plane::keep(
+            machine.clone(),
+            launch,
+            status,
+            ordered,
+            machine.changed.clone(),
+        ));
+        Self {
+            status: receiver,
+            orders,
+            held_until: None,
+            task,
+        }
     }
 
     /// Ends the process and keeps it down for so long; zero lets it start again.

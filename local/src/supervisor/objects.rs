@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, NodeAddress, NodeStatus, Service, ServiceAccount, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Node, NodeAddress, NodeStatus, Service, ServiceAccount, ServicePort,
+    ServiceSpec,
+};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weft_k8s::{Location, ObjectKey, Objects, Stored};
@@ -16,7 +19,7 @@ use weft_model::UnixMillis;
 
 use crate::control_plane::{ADMIN_PORT, PORT};
 use crate::issuer::stable_uuid;
-use crate::pod::NODE_NAME;
+use crate::names::NODE_NAME;
 use crate::service::SERVICE_NAME;
 use crate::workload::Desired;
 use crate::workload::instance::{ZONE_LABEL, node_of};
@@ -48,11 +51,16 @@ pub(crate) fn world(facts: &Facts<'_>) -> Objects {
     let mut namespaces: BTreeSet<String> = ["default", SYSTEM].map(str::to_owned).into();
     namespaces.extend(all.namespaces.keys().map(|key| key.name.clone()));
     namespaces.extend(all.services.keys().map(|key| key.namespace.clone()));
-    let mut zones: BTreeMap<String, Option<String>> = BTreeMap::from([(NODE_NAME.to_owned(), None)]);
+    let mut zones: BTreeMap<String, Option<String>> =
+        BTreeMap::from([(NODE_NAME.to_owned(), None)]);
     let mut accounts: BTreeSet<ObjectKey> = BTreeSet::new();
     for desired in Desired::all(&all) {
         let namespace = desired.owner.key.namespace.clone();
-        let annotations = desired.template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
+        let annotations = desired
+            .template
+            .metadata
+            .as_ref()
+            .and_then(|m| m.annotations.as_ref());
         let spec = desired.template.spec.as_ref();
         let (node, zone) = node_of(annotations, spec.and_then(|s| s.node_selector.as_ref()));
         zones.insert(node, zone);
@@ -63,30 +71,46 @@ pub(crate) fn world(facts: &Facts<'_>) -> Objects {
     }
     for namespace in &namespaces {
         let key = ObjectKey::new("", namespace);
-        all.namespaces.entry(key).or_insert_with(|| stored(namespace_object(namespace)));
+        all.namespaces
+            .entry(key)
+            .or_insert_with(|| stored(namespace_object(namespace)));
         accounts.insert(ObjectKey::new(namespace, "default"));
         if let Some(pem) = facts.roots {
-            all.config_maps.insert(ObjectKey::new(namespace, ROOTS.0), stored(roots_object(namespace, pem)));
+            all.config_maps.insert(
+                ObjectKey::new(namespace, ROOTS.0),
+                stored(roots_object(namespace, pem)),
+            );
         }
     }
     for key in accounts {
-        all.service_accounts.entry(key.clone()).or_insert_with(|| stored(account_object(&key)));
+        all.service_accounts
+            .entry(key.clone())
+            .or_insert_with(|| stored(account_object(&key)));
     }
     for (name, zone) in zones {
         let key = ObjectKey::new("", &name);
-        all.nodes.entry(key).or_insert_with(|| stored(node_object(&name, zone.as_deref(), facts.node)));
+        all.nodes
+            .entry(key)
+            .or_insert_with(|| stored(node_object(&name, zone.as_deref(), facts.node)));
     }
     if facts.control_plane {
         let key = ObjectKey::new(SYSTEM, CONTROL_PLANE);
         all.services.insert(key, stored(control_plane_service()));
         let slice = ObjectKey::new(SYSTEM, format!("{CONTROL_PLANE}-node"));
-        all.endpoint_slices.insert(slice.clone(), stored(control_plane_slice(&slice, facts.node)));
+        all.endpoint_slices.insert(
+            slice.clone(),
+            stored(control_plane_slice(&slice, facts.node)),
+        );
     }
     all
 }
 
 fn stored<T>(object: T) -> Arc<Stored<T>> {
-    Arc::new(Stored { object, source: Location::default(), changed_at: UnixMillis(0) })
+    Arc::new(Stored {
+        object,
+        source: Location::default(),
+        changed_at: UnixMillis(0),
+    })
 }
 
 fn meta(namespace: &str, name: &str, kind: &str) -> ObjectMeta {
@@ -100,25 +124,54 @@ fn meta(namespace: &str, name: &str, kind: &str) -> ObjectMeta {
 
 fn namespace_object(name: &str) -> Namespace {
     let labels = BTreeMap::from([("kubernetes.io/metadata.name".to_owned(), name.to_owned())]);
-    Namespace { metadata: ObjectMeta { labels: Some(labels), ..meta("", name, "namespace") }, ..Namespace::default() }
+    Namespace {
+        metadata: ObjectMeta {
+            labels: Some(labels),
+            ..meta("", name, "namespace")
+        },
+        ..Namespace::default()
+    }
 }
 
 fn account_object(key: &ObjectKey) -> ServiceAccount {
-    ServiceAccount { metadata: meta(&key.namespace, &key.name, "serviceaccount"), ..ServiceAccount::default() }
+    ServiceAccount {
+        metadata: meta(&key.namespace, &key.name, "serviceaccount"),
+        ..ServiceAccount::default()
+    }
 }
 
 fn roots_object(namespace: &str, pem: &str) -> ConfigMap {
     let data = BTreeMap::from([(ROOTS.1.to_owned(), pem.to_owned())]);
-    ConfigMap { metadata: meta(namespace, ROOTS.0, "configmap"), data: Some(data), ..ConfigMap::default() }
+    ConfigMap {
+        metadata: meta(namespace, ROOTS.0, "configmap"),
+        data: Some(data),
+        ..ConfigMap::default()
+    }
 }
 
 fn node_object(name: &str, zone: Option<&str>, ips: &[IpAddr]) -> Node {
     let mut labels = BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.to_owned())]);
-    labels.insert("topology.kubernetes.io/region".to_owned(), "local".to_owned());
+    labels.insert(
+        "topology.kubernetes.io/region".to_owned(),
+        "local".to_owned(),
+    );
     labels.insert(ZONE_LABEL.to_owned(), zone.unwrap_or("local").to_owned());
-    let address = |ip: &IpAddr| NodeAddress { address: ip.to_string(), type_: "InternalIP".to_owned() };
-    let status = NodeStatus { addresses: Some(ips.iter().map(address).collect()), ..NodeStatus::default() };
-    Node { metadata: ObjectMeta { labels: Some(labels), ..meta("", name, "node") }, status: Some(status), ..Node::default() }
+    let address = |ip: &IpAddr| NodeAddress {
+        address: ip.to_string(),
+        type_: "InternalIP".to_owned(),
+    };
+    let status = NodeStatus {
+        addresses: Some(ips.iter().map(address).collect()),
+        ..NodeStatus::default()
+    };
+    Node {
+        metadata: ObjectMeta {
+            labels: Some(labels),
+            ..meta("", name, "node")
+        },
+        status: Some(status),
+        ..Node::default()
+    }
 }
 
 fn control_plane_service() -> Service {
@@ -131,7 +184,10 @@ fn control_plane_service() -> Service {
     Service {
         metadata: meta(SYSTEM, CONTROL_PLANE, "service"),
         spec: Some(ServiceSpec {
-            ports: Some(vec![port("tls-xds", PORT, Some("tls")), port("http-admin", ADMIN_PORT, Some("http"))]),
+            ports: Some(vec![
+                port("tls-xds", PORT, Some("tls")),
+                port("http-admin", ADMIN_PORT, Some("http")),
+            ]),
             type_: Some("ClusterIP".into()),
             ..ServiceSpec::default()
         }),
@@ -146,14 +202,29 @@ fn control_plane_slice(key: &ObjectKey, node: &[IpAddr]) -> EndpointSlice {
         protocol: Some("TCP".to_owned()),
         ..EndpointPort::default()
     };
-    let ready = EndpointConditions { ready: Some(true), serving: Some(true), terminating: Some(false) };
-    let addresses: Vec<String> = node.iter().filter(|ip| ip.is_ipv4()).map(ToString::to_string).collect();
-    let endpoint = Endpoint { addresses, conditions: Some(ready), ..Endpoint::default() };
+    let ready = EndpointConditions {
+        ready: Some(true),
+        serving: Some(true),
+        terminating: Some(false),
+    };
+    let addresses: Vec<String> = node
+        .iter()
+        .filter(|ip| ip.is_ipv4())
+        .map(ToString::to_string)
+        .collect();
+    let endpoint = Endpoint {
+        addresses,
+        conditions: Some(ready),
+        ..Endpoint::default()
+    };
     let labels = BTreeMap::from([(SERVICE_NAME.to_owned(), CONTROL_PLANE.to_owned())]);
     EndpointSlice {
         address_type: "IPv4".to_owned(),
         endpoints: vec![endpoint].into(),
-        metadata: ObjectMeta { labels: Some(labels), ..meta(&key.namespace, &key.name, "endpointslice") },
+        metadata: ObjectMeta {
+            labels: Some(labels),
+            ..meta(&key.namespace, &key.name, "endpointslice")
+        },
         ports: Some(vec![port("tls-xds", PORT), port("http-admin", ADMIN_PORT)]),
     }
 }
@@ -174,16 +245,34 @@ mod tests {
         .unwrap();
         user.pods.insert(ObjectKey::new("shop", "web"), stored(pod));
         let node = ["10.244.1.1".parse().unwrap()];
-        let facts = Facts { user: &user, node: &node, control_plane: true, roots: Some("PEM") };
+        let facts = Facts {
+            user: &user,
+            node: &node,
+            control_plane: true,
+            roots: Some("PEM"),
+        };
         let all = world(&facts);
         let names: Vec<_> = all.namespaces.keys().map(|k| k.name.as_str()).collect();
         assert_eq!(names, ["default", "shop", SYSTEM]);
-        assert!(all.service_accounts.contains_key(&ObjectKey::new("shop", "web")));
-        assert!(all.service_accounts.contains_key(&ObjectKey::new("shop", "default")));
-        assert!(all.config_maps.contains_key(&ObjectKey::new("shop", ROOTS.0)));
+        assert!(
+            all.service_accounts
+                .contains_key(&ObjectKey::new("shop", "web"))
+        );
+        assert!(
+            all.service_accounts
+                .contains_key(&ObjectKey::new("shop", "default"))
+        );
+        assert!(
+            all.config_maps
+                .contains_key(&ObjectKey::new("shop", ROOTS.0))
+        );
         assert_eq!(all.nodes.len(), 2);
         assert_eq!(all.services.len(), 1);
-        let without = world(&Facts { control_plane: false, roots: None, ..facts });
+        let without = world(&Facts {
+            control_plane: false,
+            roots: None,
+            ..facts
+        });
         assert!(without.services.is_empty() && without.config_maps.is_empty());
     }
 }

@@ -34,7 +34,9 @@ impl Supervisor {
                 managed.task.stop(None);
             }
         }
-        self.trouble.retain(|about, _| !about.contains('/') || workloads.iter().any(|d| describe(&d.owner) == *about));
+        self.trouble.retain(|about, _| {
+            !about.contains('/') || workloads.iter().any(|d| describe(&d.owner) == *about)
+        });
         for desired in &workloads {
             let instances = self.instances(&desired.owner);
             for action in plan(desired, &instances) {
@@ -52,8 +54,12 @@ impl Supervisor {
     }
 
     fn forget_gone(&mut self) {
-        let gone: Vec<ObjectKey> =
-            self.pods.iter().filter(|(_, managed)| managed.task.is_gone()).map(|(key, _)| key.clone()).collect();
+        let gone: Vec<ObjectKey> = self
+            .pods
+            .iter()
+            .filter(|(_, managed)| managed.task.is_gone())
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in gone {
             self.pods.remove(&key);
             self.addresses.release_pod(&key.to_string());
@@ -62,7 +68,10 @@ impl Supervisor {
 
     fn update_world(&mut self) {
         let observed = self.observed.borrow_and_update().clone();
-        let roots = self.control_plane.as_ref().and_then(|c| c.status.borrow().roots.clone());
+        let roots = self
+            .control_plane
+            .as_ref()
+            .and_then(|c| c.status.borrow().roots.clone());
         let node = self.machine.node.addresses();
         let facts = Facts {
             user: &observed.objects,
@@ -83,14 +92,22 @@ impl Supervisor {
     /// The pods of a workload, as planning sees them.
     pub(super) fn instances(&self, owner: &Owner) -> Vec<Instance> {
         let now = Timestamp::now();
-        let own = self.pods.iter().filter(|(_, managed)| managed.owner == *owner);
+        let own = self
+            .pods
+            .iter()
+            .filter(|(_, managed)| managed.owner == *owner);
         own.map(|(key, managed)| {
             let report = managed.task.report();
-            let finished = report.containers.iter().filter_map(|container| match &container.state {
-                ContainerState::Terminated(ended) => Some(ended.finished),
-                _ => None,
-            });
-            let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
+            let finished =
+                report
+                    .containers
+                    .iter()
+                    .filter_map(|container| match &container.state {
+                        ContainerState::Terminated(ended) => Some(ended.finished),
+                        _ => None,
+                    });
+            let since =
+                |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
             Instance {
                 name: key.name.clone(),
                 hash: managed.hash,
@@ -128,11 +145,21 @@ impl Supervisor {
         self.trouble.remove(&about);
         let pod = instance::pod(desired, template, name, slot);
         let task = PodTask::start(&self.machine, pod, host);
-        let managed = Managed { task, owner: desired.owner.clone(), hash: desired.hash, slot, meshed };
+        let managed = Managed {
+            task,
+            owner: desired.owner.clone(),
+            hash: desired.hash,
+            slot,
+            meshed,
+        };
         self.pods.insert(key, managed);
     }
 
-    fn with_sidecar(&self, desired: &Desired, objects: &Objects) -> Result<(PodTemplateSpec, bool), String> {
+    fn with_sidecar(
+        &self,
+        desired: &Desired,
+        objects: &Objects,
+    ) -> Result<(PodTemplateSpec, bool), String> {
         if self.control_plane.is_none() {
             return Ok((desired.template.clone(), false));
         }
@@ -151,7 +178,11 @@ impl Supervisor {
                 }
                 Ok((injected.template, injected.decision == Decision::Injected))
             }
-            Err(problems) => Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+            Err(problems) => Err(problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")),
         }
     }
 }

@@ -73,7 +73,11 @@ pub(crate) fn listen(layout: &Layout, requests: mpsc::Sender<Request>) -> io::Re
 async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    if BufReader::new(reader.take(LONGEST)).read_line(&mut line).await.is_err() {
+    if BufReader::new(reader.take(LONGEST))
+        .read_line(&mut line)
+        .await
+        .is_err()
+    {
         return;
     }
     let error = match serde_json::from_str::<Order>(&line) {
@@ -89,13 +93,19 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Request>) {
 async fn carry_out(order: Order, requests: &mpsc::Sender<Request>) -> Result<(), String> {
     let gone = || "the supervisor is ending".to_owned();
     match order {
-        Order::Stop { grace } => {
-            requests.send(Request::Stop { grace: Duration::from_millis(grace) }).await.map_err(|_| gone())
-        }
+        Order::Stop { grace } => requests
+            .send(Request::Stop {
+                grace: Duration::from_millis(grace),
+            })
+            .await
+            .map_err(|_| gone()),
         Order::HoldControlPlane { hold } => {
             let (done, answer) = oneshot::channel();
             let hold = Duration::from_millis(hold);
-            requests.send(Request::Hold { hold, done }).await.map_err(|_| gone())?;
+            requests
+                .send(Request::Hold { hold, done })
+                .await
+                .map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
         }
     }

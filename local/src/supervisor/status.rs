@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
-    PodCondition, PodIP, PodStatus,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -22,12 +22,27 @@ pub(super) fn with_status(pod: &Pod, report: &PodReport, ips: &[IpAddr], node: &
     let images: Vec<(String, String)> = pod
         .spec
         .iter()
-        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
-        .map(|container| (container.name.clone(), container.image.clone().unwrap_or_default()))
+        .flat_map(|spec| {
+            spec.init_containers
+                .iter()
+                .flatten()
+                .chain(&spec.containers)
+        })
+        .map(|container| {
+            (
+                container.name.clone(),
+                container.image.clone().unwrap_or_default(),
+            )
+        })
         .collect();
     let statuses = |main: bool| -> Vec<ContainerStatus> {
-        let chosen = report.containers.iter().filter(|c| (c.role == Role::Main) == main);
-        chosen.map(|container| container_status(container, &images)).collect()
+        let chosen = report
+            .containers
+            .iter()
+            .filter(|c| (c.role == Role::Main) == main);
+        chosen
+            .map(|container| container_status(container, &images))
+            .collect()
     };
     let first = |ips: &[IpAddr]| ips.first().map(ToString::to_string);
     pod.status = Some(PodStatus {
@@ -38,7 +53,11 @@ pub(super) fn with_status(pod: &Pod, report: &PodReport, ips: &[IpAddr], node: &
         pod_ip: first(ips),
         pod_ips: Some(ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()),
         host_ip: first(node),
-        host_ips: Some(node.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
+        host_ips: Some(
+            node.iter()
+                .map(|ip| HostIP { ip: ip.to_string() })
+                .collect(),
+        ),
         start_time: Some(Time(report.created)),
         ..PodStatus::default()
     });
@@ -56,17 +75,26 @@ fn conditions(report: &PodReport) -> Vec<PodCondition> {
     vec![
         condition("PodScheduled", true, report.created),
         condition("Initialized", report.initialized, report.created),
-        condition("ContainersReady", report.initialized && report.containers_ready(), since_ready),
+        condition(
+            "ContainersReady",
+            report.initialized && report.containers_ready(),
+            since_ready,
+        ),
         condition("Ready", report.ready(), since_ready),
     ]
 }
 
 fn container_status(container: &ContainerReport, images: &[(String, String)]) -> ContainerStatus {
-    let image = images.iter().find(|(name, _)| *name == container.name).map(|(_, image)| image.clone());
+    let image = images
+        .iter()
+        .find(|(name, _)| *name == container.name)
+        .map(|(_, image)| image.clone());
     ContainerStatus {
         name: container.name.clone(),
         image: image.unwrap_or_default(),
-        ready: container.ready || (container.role == Role::Init && matches!(&container.state, State::Terminated(e) if e.code == 0)),
+        ready: container.ready
+            || (container.role == Role::Init
+                && matches!(&container.state, State::Terminated(e) if e.code == 0)),
         started: Some(container.started),
         restart_count: container.restarts.cast_signed(),
         state: Some(match &container.state {
@@ -78,7 +106,9 @@ fn container_status(container: &ContainerReport, images: &[(String, String)]) ->
                 ..ContainerState::default()
             },
             State::Running { since, .. } => ContainerState {
-                running: Some(ContainerStateRunning { started_at: Some(Time(*since)) }),
+                running: Some(ContainerStateRunning {
+                    started_at: Some(Time(*since)),
+                }),
                 ..ContainerState::default()
             },
             State::Terminated(ended) => terminated(ended),

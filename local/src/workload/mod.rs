@@ -127,17 +127,33 @@ impl Desired {
         let mut all = Vec::new();
         for (key, stored) in &objects.deployments {
             if let Some(spec) = &stored.object.spec {
-                all.push(Self::new("Deployment", key, &spec.template, deployment(spec)));
+                all.push(Self::new(
+                    "Deployment",
+                    key,
+                    &spec.template,
+                    deployment(spec),
+                ));
             }
         }
         for (key, stored) in &objects.replica_sets {
-            let Some(spec) = &stored.object.spec else { continue };
-            let Some(template) = &spec.template else { continue };
-            let rollout = Rollout::Replicas { count: count(spec.replicas, 1), surge: 1, unavailable: 0, recreate: false };
+            let Some(spec) = &stored.object.spec else {
+                continue;
+            };
+            let Some(template) = &spec.template else {
+                continue;
+            };
+            let rollout = Rollout::Replicas {
+                count: count(spec.replicas, 1),
+                surge: 1,
+                unavailable: 0,
+                recreate: false,
+            };
             all.push(Self::new("ReplicaSet", key, template, rollout));
         }
         for (key, stored) in &objects.stateful_sets {
-            let Some(spec) = &stored.object.spec else { continue };
+            let Some(spec) = &stored.object.spec else {
+                continue;
+            };
             let rollout = Rollout::Ordinals {
                 first: count(spec.ordinals.as_ref().and_then(|o| o.start), 0),
                 count: count(spec.replicas, 1),
@@ -149,7 +165,12 @@ impl Desired {
         }
         for (key, stored) in &objects.daemon_sets {
             if let Some(spec) = &stored.object.spec {
-                all.push(Self::new("DaemonSet", key, &spec.template, Rollout::PerNode));
+                all.push(Self::new(
+                    "DaemonSet",
+                    key,
+                    &spec.template,
+                    Rollout::PerNode,
+                ));
             }
         }
         for (key, stored) in &objects.jobs {
@@ -158,17 +179,32 @@ impl Desired {
             }
         }
         for (key, stored) in &objects.pods {
-            let template =
-                PodTemplateSpec { metadata: Some(stored.object.metadata.clone()), spec: stored.object.spec.clone() };
+            let template = PodTemplateSpec {
+                metadata: Some(stored.object.metadata.clone()),
+                spec: stored.object.spec.clone(),
+            };
             all.push(Self::new("Pod", key, &template, Rollout::Single));
         }
         all
     }
 
-    fn new(kind: &'static str, key: &ObjectKey, template: &PodTemplateSpec, rollout: Rollout) -> Self {
+    fn new(
+        kind: &'static str,
+        key: &ObjectKey,
+        template: &PodTemplateSpec,
+        rollout: Rollout,
+    ) -> Self {
         let text = serde_json::to_string(template).unwrap_or_default();
-        let owner = Owner { kind, key: key.clone() };
-        Self { owner, template: template.clone(), hash: fnv(&[&text]), rollout }
+        let owner = Owner {
+            kind,
+            key: key.clone(),
+        };
+        Self {
+            owner,
+            template: template.clone(),
+            hash: fnv(&[&text]),
+            rollout,
+        }
     }
 
     /// How many pods should be ready in the end; for a job, how many should succeed.
@@ -190,13 +226,29 @@ fn deployment(spec: &DeploymentSpec) -> Rollout {
     let strategy = spec.strategy.as_ref();
     let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
     let quarter = IntOrString::String("25%".into());
-    let surge = share(rolling.and_then(|r| r.max_surge.as_ref()).unwrap_or(&quarter), count, true);
-    let unavailable = share(rolling.and_then(|r| r.max_unavailable.as_ref()).unwrap_or(&quarter), count, false);
+    let surge = share(
+        rolling
+            .and_then(|r| r.max_surge.as_ref())
+            .unwrap_or(&quarter),
+        count,
+        true,
+    );
+    let unavailable = share(
+        rolling
+            .and_then(|r| r.max_unavailable.as_ref())
+            .unwrap_or(&quarter),
+        count,
+        false,
+    );
     Rollout::Replicas {
         count,
         surge,
         // With neither, an update could never begin (Kubernetes: ResolveFenceposts).
-        unavailable: if surge == 0 { unavailable.max(1) } else { unavailable },
+        unavailable: if surge == 0 {
+            unavailable.max(1)
+        } else {
+            unavailable
+        },
         recreate: strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate"),
     }
 }
@@ -208,7 +260,11 @@ fn share(value: &IntOrString, count: u32, round_up: bool) -> u32 {
         IntOrString::String(text) => {
             let percent: u32 = text.trim_end_matches('%').parse().unwrap_or(25);
             let hundredths = count.saturating_mul(percent);
-            if round_up { hundredths.div_ceil(100) } else { hundredths / 100 }
+            if round_up {
+                hundredths.div_ceil(100)
+            } else {
+                hundredths / 100
+            }
         }
     }
 }
@@ -217,7 +273,14 @@ fn job(spec: &JobSpec) -> Rollout {
     let suspended = spec.suspend == Some(true);
     let parallelism = count(spec.parallelism, 1);
     Rollout::Completions {
-        wanted: count(spec.completions, if spec.parallelism.is_some() { parallelism } else { 1 }),
+        wanted: count(
+            spec.completions,
+            if spec.parallelism.is_some() {
+                parallelism
+            } else {
+                1
+            },
+        ),
         parallelism: if suspended { 0 } else { parallelism },
         backoff_limit: count(spec.backoff_limit, 6),
         indexed: spec.completion_mode.as_deref() == Some("Indexed"),

@@ -19,19 +19,30 @@ impl Machine {
     /// The machine now.
     pub(crate) fn look() -> Self {
         let mut seen = BTreeSet::new();
-        let mut add = |what: &str, text: &str| seen.extend(text.lines().map(|line| format!("{what}: {line}")));
+        let mut add = |what: &str, text: &str| {
+            seen.extend(text.lines().map(|line| format!("{what}: {line}")));
+        };
         add("netns", &output("ip", &["netns", "list"]));
         add("link", &output("ip", &["-o", "link"]));
         add("route", &output("ip", &["route", "show", "table", "all"]));
-        add("route", &output("ip", &["-6", "route", "show", "table", "all"]));
+        add(
+            "route",
+            &output("ip", &["-6", "route", "show", "table", "all"]),
+        );
         add("nft", &output("nft", &["list", "tables"]));
-        add("mount", &std::fs::read_to_string("/proc/self/mounts").unwrap());
+        add(
+            "mount",
+            &std::fs::read_to_string("/proc/self/mounts").unwrap(),
+        );
         for directory in ["/run/weft", "/dev/shm", "/tmp", "/run/netns"] {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 add("file", &entry.path().display().to_string());
             }
         }
-        add("ip_forward", &std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap());
+        add(
+            "ip_forward",
+            &std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(),
+        );
         add("process", &processes());
         Self(seen)
     }
@@ -43,8 +54,11 @@ impl Machine {
         loop {
             let now = Self::look().0;
             let others = !weft_local::meshes().is_empty() || self.0.contains("ip_forward: 1");
-            let new: Vec<String> =
-                now.difference(&self.0).filter(|line| ours(line) || (line.starts_with(IP_FORWARD) && !others)).cloned().collect();
+            let new: Vec<String> = now
+                .difference(&self.0)
+                .filter(|line| ours(line) || (line.starts_with(IP_FORWARD) && !others))
+                .cloned()
+                .collect();
             if new.is_empty() || started.elapsed() > PATIENCE {
                 return new;
             }
@@ -70,7 +84,9 @@ fn output(program: &str, arguments: &[&str]) -> String {
 fn processes() -> String {
     let own = std::fs::read_link("/proc/self/exe").unwrap();
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok()).filter(|p| *p != std::process::id());
+    let pids = entries
+        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|p| *p != std::process::id());
     pids.filter_map(|pid| {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let command = String::from_utf8_lossy(&command).replace(['\0', '\n'], " ");

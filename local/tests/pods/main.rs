@@ -14,10 +14,16 @@ use std::time::Instant;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    if arguments.first().is_some_and(|word| word == weft_local::HELPER_COMMAND) {
+    if arguments
+        .first()
+        .is_some_and(|word| word == weft_local::HELPER_COMMAND)
+    {
         return weft_local::helper_main(arguments.into_iter().skip(1));
     }
-    let words: Vec<String> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> = arguments
+        .iter()
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect();
     if words.len() == 4 && words[..3] == weft_local::SUPERVISE_ARGUMENTS {
         return supervise(&words[3]);
     }
@@ -48,7 +54,9 @@ fn run(words: &[String]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut failed = Vec::new();
-    let chosen = cases::ALL.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(*f)));
+    let chosen = cases::ALL
+        .iter()
+        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(*f)));
     for (name, case) in chosen {
         let started = Instant::now();
         let before = machine::Machine::look();
@@ -59,7 +67,11 @@ fn run(words: &[String]) -> ExitCode {
         if !left.is_empty() {
             eprintln!("{name} left behind:\n  {}", left.join("\n  "));
         }
-        println!("test {name} ... {} ({:.1} s)", if passed { "ok" } else { "FAILED" }, started.elapsed().as_secs_f32());
+        println!(
+            "test {name} ... {} ({:.1} s)",
+            if passed { "ok" } else { "FAILED" },
+            started.elapsed().as_secs_f32()
+        );
         if !passed {
             failed.push(*name);
         }

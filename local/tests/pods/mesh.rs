@@ -29,7 +29,10 @@ pub(crate) static LINKS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Takes down what a failed test left up.
 pub(crate) fn remove_all() {
-    for name in weft_local::meshes().into_iter().filter(|name| name.starts_with(&prefix())) {
+    for name in weft_local::meshes()
+        .into_iter()
+        .filter(|name| name.starts_with(&prefix()))
+    {
         if let Err(error) = weft_local::down(&name, Duration::ZERO) {
             eprintln!("down {name}: {error}");
         }
@@ -50,11 +53,24 @@ impl Mesh {
         let file = directory.path().join("manifests.yaml");
         std::fs::write(&file, manifests).unwrap();
         let name = format!("{}{suffix}", prefix());
-        LINKS.lock().unwrap().push(weft_local::Layout::new(&name).unwrap().host_link());
-        let options = UpOptions { name: name.clone(), control_plane: None, ..UpOptions::new(vec![file.clone()]) };
+        LINKS
+            .lock()
+            .unwrap()
+            .push(weft_local::Layout::new(&name).unwrap().host_link());
+        let options = UpOptions {
+            name: name.clone(),
+            control_plane: None,
+            ..UpOptions::new(vec![file.clone()])
+        };
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(weft_local::detach(&options, Duration::ZERO, |_| {})).unwrap();
-        let mesh = Self { name, file, _directory: directory };
+        runtime
+            .block_on(weft_local::detach(&options, Duration::ZERO, |_| {}))
+            .unwrap();
+        let mesh = Self {
+            name,
+            file,
+            _directory: directory,
+        };
         mesh.wait_for("the supervisor", |_| true);
         mesh
     }
@@ -80,7 +96,8 @@ impl Mesh {
                 return state.clone();
             }
             if started.elapsed() > PATIENCE {
-                let log = std::fs::read_to_string(format!("/run/weft/{}/logs/supervisor.log", self.name));
+                let log =
+                    std::fs::read_to_string(format!("/run/weft/{}/logs/supervisor.log", self.name));
                 panic!("waited in vain for {what}: {state:#?}\n{log:?}");
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -91,21 +108,30 @@ impl Mesh {
     pub(crate) fn pod(&self, start: &str) -> PodState {
         let state = self.state();
         let found = state.pods.iter().find(|pod| pod.name.starts_with(start));
-        found.unwrap_or_else(|| panic!("no pod {start}: {state:#?}")).clone()
+        found
+            .unwrap_or_else(|| panic!("no pod {start}: {state:#?}"))
+            .clone()
     }
 
     /// Runs a shell command in a pod: whether it succeeded, and what it said.
     pub(crate) fn try_sh(&self, pod: &str, script: &str) -> (bool, String) {
         let pod = self.pod(pod);
         let main = pod.containers.iter().find(|c| c.role == "main").unwrap();
-        let init = main.init_pid.unwrap_or_else(|| panic!("{pod:#?} does not run")).to_string();
+        let init = main
+            .init_pid
+            .unwrap_or_else(|| panic!("{pod:#?} does not run"))
+            .to_string();
         let output = std::process::Command::new("/proc/self/exe")
             .args([weft_local::HELPER_COMMAND, "exec"])
             .arg(&main.spec)
             .args([&init, "--", "sh", "-c", script])
             .output()
             .unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         (output.status.success(), text.trim_end().to_owned())
     }
 
@@ -124,7 +150,10 @@ impl Mesh {
             if text == expected {
                 return;
             }
-            assert!(started.elapsed() < PATIENCE, "{pod}: {script}: {text:?}, not {expected:?}");
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{pod}: {script}: {text:?}, not {expected:?}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }

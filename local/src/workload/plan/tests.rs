@@ -10,8 +10,16 @@ const NEW: u64 = 2;
 const OLD: u64 = 1;
 
 fn desired(kind: &'static str, rollout: Rollout) -> Desired {
-    let owner = Owner { kind, key: ObjectKey::new("default", "web") };
-    Desired { owner, template: k8s_openapi::api::core::v1::PodTemplateSpec::default(), hash: NEW, rollout }
+    let owner = Owner {
+        kind,
+        key: ObjectKey::new("default", "web"),
+    };
+    Desired {
+        owner,
+        template: k8s_openapi::api::core::v1::PodTemplateSpec::default(),
+        hash: NEW,
+        rollout,
+    }
 }
 
 fn instance(slot: u32, hash: u64, ready: bool) -> Instance {
@@ -27,7 +35,12 @@ fn instance(slot: u32, hash: u64, ready: bool) -> Instance {
 }
 
 fn over(slot: u32, phase: Phase, ago: u64) -> Instance {
-    Instance { ready: false, phase, ended: Some(Duration::from_secs(ago)), ..instance(slot, NEW, false) }
+    Instance {
+        ready: false,
+        phase,
+        ended: Some(Duration::from_secs(ago)),
+        ..instance(slot, NEW, false)
+    }
 }
 
 /// `+slot` for a creation, `-name` for a deletion.
@@ -44,7 +57,15 @@ fn steps(desired: &Desired, instances: &[Instance]) -> Vec<String> {
 }
 
 fn deployment(count: u32, surge: u32, unavailable: u32) -> Desired {
-    desired("Deployment", Rollout::Replicas { count, surge, unavailable, recreate: false })
+    desired(
+        "Deployment",
+        Rollout::Replicas {
+            count,
+            surge,
+            unavailable,
+            recreate: false,
+        },
+    )
 }
 
 #[test]
@@ -52,9 +73,16 @@ fn replicas_scale() {
     let two = deployment(2, 1, 0);
     assert_eq!(steps(&two, &[]), ["+0", "+1"]);
     assert_eq!(steps(&two, &[instance(1, NEW, true)]), ["+0"]);
-    let three = [instance(0, NEW, false), instance(1, NEW, true), instance(2, NEW, true)];
+    let three = [
+        instance(0, NEW, false),
+        instance(1, NEW, true),
+        instance(2, NEW, true),
+    ];
     assert_eq!(steps(&two, &three), ["-2-0"]);
-    assert_eq!(steps(&deployment(0, 1, 0), &three), ["-2-0", "-2-1", "-2-2"]);
+    assert_eq!(
+        steps(&deployment(0, 1, 0), &three),
+        ["-2-0", "-2-1", "-2-2"]
+    );
     let mut going = instance(0, NEW, true);
     going.terminating = true;
     assert_eq!(steps(&deployment(1, 1, 0), &[going]), ["+1"]);
@@ -72,12 +100,28 @@ fn a_new_template_replaces_step_by_step() {
     assert_eq!(steps(&two, &half), ["+1", "-1-1"]);
     let unready = [instance(0, OLD, false), instance(1, OLD, true)];
     assert_eq!(steps(&two, &unready), ["+0", "+1", "-1-0"]);
-    assert_eq!(steps(&deployment(2, 0, 1), &old), ["-1-1"].map(String::from).into_iter().chain(["+0".into()]).rev().collect::<Vec<_>>());
+    assert_eq!(
+        steps(&deployment(2, 0, 1), &old),
+        ["-1-1"]
+            .map(String::from)
+            .into_iter()
+            .chain(["+0".into()])
+            .rev()
+            .collect::<Vec<_>>()
+    );
 }
 
 #[test]
 fn recreate_waits_until_the_old_are_gone() {
-    let one = desired("Deployment", Rollout::Replicas { count: 1, surge: 0, unavailable: 1, recreate: true });
+    let one = desired(
+        "Deployment",
+        Rollout::Replicas {
+            count: 1,
+            surge: 0,
+            unavailable: 1,
+            recreate: true,
+        },
+    );
     assert_eq!(steps(&one, &[instance(0, OLD, true)]), ["-1-0"]);
     let mut going = instance(0, OLD, true);
     going.terminating = true;
@@ -86,7 +130,13 @@ fn recreate_waits_until_the_old_are_gone() {
 }
 
 fn stateful(count: u32, parallel: bool) -> Desired {
-    let rollout = Rollout::Ordinals { first: 0, count, parallel, service: "web".into(), claims: Vec::new() };
+    let rollout = Rollout::Ordinals {
+        first: 0,
+        count,
+        parallel,
+        service: "web".into(),
+        claims: Vec::new(),
+    };
     desired("StatefulSet", rollout)
 }
 
@@ -107,14 +157,28 @@ fn ordinals_come_and_go_in_order() {
 }
 
 fn job(wanted: u32, parallelism: u32, indexed: bool) -> Desired {
-    desired("Job", Rollout::Completions { wanted, parallelism, backoff_limit: 2, indexed })
+    desired(
+        "Job",
+        Rollout::Completions {
+            wanted,
+            parallelism,
+            backoff_limit: 2,
+            indexed,
+        },
+    )
 }
 
 #[test]
 fn jobs_complete_retry_and_give_up() {
     let three = job(3, 2, false);
     assert_eq!(steps(&three, &[]), ["+0", "+1"]);
-    assert_eq!(steps(&three, &[over(0, Phase::Succeeded, 1), instance(1, NEW, true)]), ["+2"]);
+    assert_eq!(
+        steps(
+            &three,
+            &[over(0, Phase::Succeeded, 1), instance(1, NEW, true)]
+        ),
+        ["+2"]
+    );
     let done: Vec<_> = (0..3).map(|slot| over(slot, Phase::Succeeded, 1)).collect();
     assert_eq!(steps(&three, &done), [""; 0]);
     let one = job(1, 1, false);
@@ -128,7 +192,13 @@ fn jobs_complete_retry_and_give_up() {
 fn indexed_jobs_cover_each_index() {
     let two = job(2, 2, true);
     assert_eq!(steps(&two, &[]), ["+0", "+1"]);
-    assert_eq!(steps(&two, &[over(0, Phase::Succeeded, 9), over(1, Phase::Failed, 9)]), [format!("+{}", 1 << 16 | 1)]);
+    assert_eq!(
+        steps(
+            &two,
+            &[over(0, Phase::Succeeded, 9), over(1, Phase::Failed, 9)]
+        ),
+        [format!("+{}", 1 << 16 | 1)]
+    );
 }
 
 #[test]
@@ -146,5 +216,8 @@ fn names_are_stable_and_distinct() {
     let name = pod_name(&web, 0);
     assert_eq!(name, pod_name(&web, 0));
     assert_ne!(name, pod_name(&web, 1));
-    assert!(name.starts_with(&format!("web-{}-", template_hash(&web))), "{name}");
+    assert!(
+        name.starts_with(&format!("web-{}-", template_hash(&web))),
+        "{name}"
+    );
 }

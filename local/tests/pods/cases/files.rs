@@ -57,10 +57,22 @@ spec:
     };
     let mesh = Mesh::up("v", &manifests("red"));
     let ip = mesh.pod("app").ips[0];
-    assert_eq!(mesh.sh("app", "echo $BOTH $C_colour"), format!("hush-{ip} red"));
-    assert_eq!(mesh.sh("app", "cat /etc/app/colour /etc/one.txt; cat /secrets/word"), "redtexthush");
-    assert_eq!(mesh.sh("app", "cat /var/run/secrets/mixed/labels"), "app=\"x\"");
-    assert_eq!(mesh.sh("app", "cut -d. -f2 /var/run/secrets/mixed/token | wc -l"), "1");
+    assert_eq!(
+        mesh.sh("app", "echo $BOTH $C_colour"),
+        format!("hush-{ip} red")
+    );
+    assert_eq!(
+        mesh.sh("app", "cat /etc/app/colour /etc/one.txt; cat /secrets/word"),
+        "redtexthush"
+    );
+    assert_eq!(
+        mesh.sh("app", "cat /var/run/secrets/mixed/labels"),
+        "app=\"x\""
+    );
+    assert_eq!(
+        mesh.sh("app", "cut -d. -f2 /var/run/secrets/mixed/token | wc -l"),
+        "1"
+    );
     assert!(mesh.sh("app", "ls /host/etc").contains("passwd"));
     let (written, _) = mesh.try_sh("app", "touch /host/etc/weft-pods-test || touch /etc/app/x");
     assert!(!written, "read-only volumes can be written");
@@ -70,7 +82,12 @@ spec:
     let other = std::process::Command::new("/proc/self/exe")
         .args([weft_local::HELPER_COMMAND, "exec"])
         .arg(&pod.containers[1].spec)
-        .args([&pod.containers[1].init_pid.unwrap().to_string(), "--", "cat", "/shared/file"])
+        .args([
+            &pod.containers[1].init_pid.unwrap().to_string(),
+            "--",
+            "cat",
+            "/shared/file",
+        ])
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&other.stdout), "here\n");
@@ -94,14 +111,31 @@ spec:
         ),
     );
     mesh.sh("app", "echo x > /usr/weft-pods-test; echo x > /tmp/weft-pods-test; rm /etc/passwd; echo x > /run/weft-pods-test");
-    mesh.sh("app", "test -e /usr/weft-pods-test -a ! -e /etc/passwd -a -d /weft-pods-test/mount/point");
-    for path in ["/usr/weft-pods-test", "/tmp/weft-pods-test", "/run/weft-pods-test", "/weft-pods-test"] {
+    mesh.sh(
+        "app",
+        "test -e /usr/weft-pods-test -a ! -e /etc/passwd -a -d /weft-pods-test/mount/point",
+    );
+    for path in [
+        "/usr/weft-pods-test",
+        "/tmp/weft-pods-test",
+        "/run/weft-pods-test",
+        "/weft-pods-test",
+    ] {
         assert!(!Path::new(path).exists(), "{path}");
     }
     assert!(Path::new("/etc/passwd").exists());
     // Its own processes, devices and name; nothing of the mesh's own files.
-    assert_eq!(mesh.sh("app", "cat /proc/1/comm; hostname"), "weft-container\napp");
-    assert_eq!(mesh.sh("app", "ls /run/weft 2>/dev/null | wc -l; echo x > /dev/null; test -c /dev/urandom && echo yes"), "0\nyes");
+    assert_eq!(
+        mesh.sh("app", "cat /proc/1/comm; hostname"),
+        "weft-container\napp"
+    );
+    assert_eq!(
+        mesh.sh(
+            "app",
+            "ls /run/weft 2>/dev/null | wc -l; echo x > /dev/null; test -c /dev/urandom && echo yes"
+        ),
+        "0\nyes"
+    );
     mesh.down();
 }
 
@@ -132,13 +166,31 @@ spec:
 "
         ),
     );
-    assert_eq!(mesh.sh("app", "id -u; id -g; id -G"), "1337\n1338\n1338 4242");
-    mesh.sh("app", "echo x > /data/file && test $(stat -c %g /data/file) = 4242");
+    assert_eq!(
+        mesh.sh("app", "id -u; id -g; id -G"),
+        "1337\n1338\n1338 4242"
+    );
+    mesh.sh(
+        "app",
+        "echo x > /data/file && test $(stat -c %g /data/file) = 4242",
+    );
     let (written, _) = mesh.try_sh("app", "touch /x /tmp/x");
     assert!(!written);
-    assert_eq!(mesh.sh("app", "grep -E 'CapEff|NoNewPrivs' /proc/self/status | awk '{print $2}'"), "0000000000000000\n1");
-    assert_eq!(mesh.sh("root", "grep CapEff /proc/self/status | awk '{print $2}'"), "0000000000001000");
+    assert_eq!(
+        mesh.sh(
+            "app",
+            "grep -E 'CapEff|NoNewPrivs' /proc/self/status | awk '{print $2}'"
+        ),
+        "0000000000000000\n1"
+    );
+    assert_eq!(
+        mesh.sh("root", "grep CapEff /proc/self/status | awk '{print $2}'"),
+        "0000000000001000"
+    );
     // Port 80 needs no privilege in a pod, and a program may reopen its own output.
-    mesh.sh("app", "python3 -c \"import socket; socket.create_server(('', 80))\" && echo y > /dev/stdout");
+    mesh.sh(
+        "app",
+        "python3 -c \"import socket; socket.create_server(('', 80))\" && echo y > /dev/stdout",
+    );
     mesh.down();
 }

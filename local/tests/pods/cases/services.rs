@@ -22,7 +22,8 @@ pub(crate) const SERVER: &str = concat!(
 );
 
 /// A program that only stays.
-pub(crate) const STAY: &str = r##"["sh", "-c", "# weft-pods-test\ntrap 'exit 0' TERM; while :; do sleep 0.1; done"]"##;
+pub(crate) const STAY: &str =
+    r##"["sh", "-c", "# weft-pods-test\ntrap 'exit 0' TERM; while :; do sleep 0.1; done"]"##;
 
 const FETCH: &str = "python3 -c \"import urllib.request,sys; print(urllib.request.urlopen(sys.argv[1], timeout=3).read().decode())\"";
 
@@ -74,8 +75,13 @@ metadata: {name: alias}
 spec: {type: ExternalName, externalName: web.default.svc.cluster.local}
 ";
     let mesh = Mesh::up("a", &(web(2) + services));
-    let names: Vec<String> =
-        mesh.state().pods.iter().filter(|p| p.name.starts_with("web-")).map(|p| p.name.clone()).collect();
+    let names: Vec<String> = mesh
+        .state()
+        .pods
+        .iter()
+        .filter(|p| p.name.starts_with("web-"))
+        .map(|p| p.name.clone())
+        .collect();
     assert_eq!(names.len(), 2);
     // By name, over the cluster IP, both pods answer, and they see the client's own address.
     let own = mesh.pod("client").ips;
@@ -84,7 +90,10 @@ spec: {type: ExternalName, externalName: web.default.svc.cluster.local}
     for _ in 0..20 {
         let answer = mesh.sh("client", &format!("{FETCH} http://web/"));
         let (pod, peer) = answer.split_once(' ').unwrap();
-        assert!(own.iter().any(|ip| peer.ends_with(&ip.to_string())), "{peer}");
+        assert!(
+            own.iter().any(|ip| peer.ends_with(&ip.to_string())),
+            "{peer}"
+        );
         seen.insert(pod.to_owned());
     }
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), names);
@@ -100,15 +109,29 @@ spec: {type: ExternalName, externalName: web.default.svc.cluster.local}
     assert!(six.starts_with("fd77:96::"), "{six}");
     mesh.sh("client", &format!("{FETCH} 'http://[{six}]/'"));
     assert_eq!(lookup("alias", "AF_INET"), lookup("web", "AF_INET"));
-    let pods: Vec<String> =
-        mesh.state().pods.iter().filter(|p| p.name.starts_with("web-")).map(|p| p.ips[0].to_string()).collect();
-    let mut heads: Vec<String> = lookup("heads", "AF_INET").split(' ').map(str::to_owned).collect();
+    let pods: Vec<String> = mesh
+        .state()
+        .pods
+        .iter()
+        .filter(|p| p.name.starts_with("web-"))
+        .map(|p| p.ips[0].to_string())
+        .collect();
+    let mut heads: Vec<String> = lookup("heads", "AF_INET")
+        .split(' ')
+        .map(str::to_owned)
+        .collect();
     heads.sort_by_key(|ip| pods.iter().position(|p| p == ip));
     assert_eq!(heads, pods);
     // SIGTERM arrives: a program that does not handle it ends at once.
     let (_, status) = mesh.try_sh("client", "sleep 60 & kill $!; wait $!");
-    assert!(status.is_empty() || status.contains("Terminated"), "{status}");
-    assert_eq!(mesh.sh("web-", "grep SigBlk /proc/self/status | awk '{print $2}'"), "0000000000000000");
+    assert!(
+        status.is_empty() || status.contains("Terminated"),
+        "{status}"
+    );
+    assert_eq!(
+        mesh.sh("web-", "grep SigBlk /proc/self/status | awk '{print $2}'"),
+        "0000000000000000"
+    );
     // A pod reaches itself through its own service.
     for _ in 0..6 {
         mesh.sh("web-", &format!("{FETCH} http://web.default/"));
@@ -125,7 +148,10 @@ spec: {type: ExternalName, externalName: web.default.svc.cluster.local}
     let port = listener.local_addr().unwrap().port();
     let gate = mesh.state().subnet.v4(254);
     let asked = std::thread::spawn(move || listener.accept().unwrap().1.ip().to_string());
-    mesh.sh("client", &format!("python3 -c \"import socket; socket.create_connection(('{gate}', {port}), 3)\""));
+    mesh.sh(
+        "client",
+        &format!("python3 -c \"import socket; socket.create_connection(('{gate}', {port}), 3)\""),
+    );
     assert_eq!(asked.join().unwrap(), client);
     mesh.down();
 }
@@ -158,7 +184,10 @@ spec: {{clusterIP: None, selector: {{app: db}}, ports: [{{port: 8080}}]}}
     let names: Vec<String> = mesh.state().pods.iter().map(|p| p.name.clone()).collect();
     assert_eq!(names, ["db-0", "db-1"]);
     mesh.sh("db-0", "echo kept > /data/file");
-    assert_eq!(mesh.sh("db-0", "hostname; hostname -f"), "db-0\ndb-0.db.shop.svc.cluster.local");
+    assert_eq!(
+        mesh.sh("db-0", "hostname; hostname -f"),
+        "db-0\ndb-0.db.shop.svc.cluster.local"
+    );
     let other = mesh.sh("db-0", "getent hosts db-1.db | awk '{print $1}'");
     assert_eq!(other, mesh.pod("db-1").ips[0].to_string());
     // A pod of the same name finds its claim again.
@@ -167,7 +196,9 @@ spec: {{clusterIP: None, selector: {{app: db}}, ports: [{{port: 8080}}]}}
     let before = log("db-0");
     nix_kill(before);
     mesh.wait_for("db-0 to be back", |s| {
-        s.pods.iter().any(|p| p.name == "db-0" && p.ready && p.containers[0].init_pid != Some(before))
+        s.pods
+            .iter()
+            .any(|p| p.name == "db-0" && p.ready && p.containers[0].init_pid != Some(before))
     });
     assert_eq!(mesh.sh("db-0", "cat /data/file"), "kept");
     assert_eq!(mesh.pod("db-0").ips, first.ips);
@@ -176,7 +207,10 @@ spec: {{clusterIP: None, selector: {{app: db}}, ports: [{{port: 8080}}]}}
 
 /// Ends a process of a test as an operator would.
 pub(crate) fn nix_kill(pid: u32) {
-    let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()
+        .unwrap();
     assert!(killed.success());
 }
 
@@ -189,7 +223,12 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080
 ";
     let mesh = Mesh::up("n", &(web(1) + service));
     let state = mesh.state();
-    let ports = &state.services.iter().find(|s| s.name == "web").unwrap().ports[0];
+    let ports = &state
+        .services
+        .iter()
+        .find(|s| s.name == "web")
+        .unwrap()
+        .ports[0];
     let port: u16 = ports.split(':').nth(1).unwrap().parse().unwrap();
     assert!((30_000..32_768).contains(&port));
     for ip in ["127.0.0.1", "[::1]"] {
@@ -214,6 +253,9 @@ pub(crate) fn two_meshes_at_once() {
     assert_ne!(one.state().subnet, two.state().subnet);
     assert_eq!(weft_local::ps(&one.name).unwrap().len(), 2);
     one.down();
-    two.sh("client", &format!("{FETCH} http://{}:8080/", two.pod("web-").ips[0]));
+    two.sh(
+        "client",
+        &format!("{FETCH} http://{}:8080/", two.pod("web-").ips[0]),
+    );
     two.down();
 }
