@@ -4,6 +4,7 @@
 //! [`crate::supervisor`].
 
 use std::fs::{self, File};
+use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -37,18 +38,17 @@ struct Claim {
     lock: Flock<File>,
 }
 
-/// Takes the mesh's lock; removes what a crashed supervisor of that name left.
-fn claim(name: &str) -> Result<Claim, Error> {
+/// Takes the mesh's lock. Unless [`detach`] has just `prepared` the directory, what a crashed supervisor of that name left
+/// is removed first.
+fn claim(name: &str, prepared: bool) -> Result<Claim, Error> {
     let layout = Layout::new(name)?;
     if is_up(&layout) {
         return Err(Error::AlreadyUp(name.to_owned()));
     }
-    let options = fs::read(layout.options_file()).ok();
-    teardown(&layout)?;
-    fs::create_dir_all(layout.logs()).map_err(Error::at(layout.logs()))?;
-    if let Some(options) = options {
-        fs::write(layout.options_file(), options).map_err(Error::at(layout.options_file()))?;
+    if !prepared {
+        teardown(&layout)?;
     }
+    fs::create_dir_all(layout.logs()).map_err(Error::at(layout.logs()))?;
     let file = File::create(layout.lock()).map_err(Error::at(layout.lock()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Claim { layout, lock }),
@@ -58,9 +58,12 @@ fn claim(name: &str) -> Result<Claim, Error> {
 
 /// Brings a mesh up and keeps it until Ctrl-C, SIGTERM or `down`; then removes it. `line` gets one line of progress at a
 /// time. Must be called on a multi-threaded runtime.
-pub async fn up(options: &UpOptions, mut line: impl FnMut(&str)) -> Result<(), Error> {
+pub async fn up(options: &UpOptions, line: impl FnMut(&str)) -> Result<(), Error> {
     preflight(options)?;
-    let claim = claim(&options.name)?;
+    keep(options, claim(&options.name, false)?, line).await
+}
+
+async fn keep(options: &UpOptions, claim: Claim, mut line: impl FnMut(&str)) -> Result<(), Error> {
     let result = run(options, &claim.layout, &mut line).await;
     let layout = claim.layout.clone();
     let removed = tokio::task::spawn_blocking(move || {
@@ -134,19 +137,28 @@ pub async fn detach(
         .collect::<Result<_, _>>()?;
     fs::write(layout.options_file(), serde_json::to_vec_pretty(&options)?)
         .map_err(Error::at(layout.options_file()))?;
-    let log_path =
-        std::env::temp_dir().join(format!("weft-{}-{}.log", options.name, std::process::id()));
-    let log = File::create(&log_path).map_err(Error::at(&log_path))?;
+    let log_path = layout.logs().join("supervisor.log");
+    let mut log = File::options()
+        .create(true)
+        .append(true)
+        .read(true)
+        .open(&log_path)
+        .map_err(Error::at(&log_path))?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("weft")
         .args(SUPERVISE_ARGUMENTS)
         .arg(&options.name)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
-        .stderr(log)
+        .stderr(log.try_clone()?)
         .process_group(0)
         .spawn()?;
-    let said = || fs::read_to_string(&log_path).unwrap_or_default();
+    // Read through the open file: a supervisor that fails removes its directory.
+    let mut said = || {
+        let mut text = String::new();
+        let read = log.rewind().and_then(|()| log.read_to_string(&mut text));
+        read.map_or(String::new(), |_| text)
+    };
     let started = Instant::now();
     let mut progress = Progress::new();
     let outcome = loop {
@@ -173,8 +185,10 @@ pub async fn detach(
         }
         sleep(POLL).await;
     };
-    // The file stays open in the supervisor until it has a log of its own.
-    let _ = fs::remove_file(&log_path);
+    if outcome.is_err() {
+        let _ = child.wait();
+        teardown(&layout)?;
+    }
     outcome
 }
 
@@ -185,5 +199,5 @@ pub async fn supervise(name: &str, line: impl FnMut(&str)) -> Result<(), Error> 
     let layout = Layout::new(name)?;
     let path = layout.options_file();
     let options: UpOptions = serde_json::from_slice(&fs::read(&path).map_err(Error::at(&path))?)?;
-    up(&options, line).await
+    keep(&options, claim(name, true)?, line).await
 }
