@@ -56,15 +56,17 @@ fn request_line(bytes: &[u8]) -> Sniffed {
         Some(b' ') if method > 0 => {}
         Some(_) => return Sniffed::Other,
     }
-    let Some(end) = bytes.iter().position(|b| *b == b'\n') else {
-        let text = bytes.iter().all(|b| *b >= b' ' || *b == b'\r');
-        return if text && bytes.len() < MAX_REQUEST_LINE {
-            Sniffed::More
-        } else {
-            Sniffed::Other
-        };
-    };
-    let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+    let end = bytes.iter().position(|b| *b == b'\n');
+    let line = &bytes[..end.unwrap_or(bytes.len())];
+    // The same for a whole line as for a part of one: what is decided must not depend on how the bytes arrive.
+    let text = line.iter().all(|b| *b >= b' ' || *b == b'\r');
+    if !text || line.len() >= MAX_REQUEST_LINE {
+        return Sniffed::Other;
+    }
+    if end.is_none() {
+        return Sniffed::More;
+    }
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") {
         Sniffed::Http1
     } else {
@@ -103,6 +105,8 @@ mod tests {
             (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", Sniffed::Other),
             (b"\x16\x03\x01", Sniffed::More),
             (b"\x16GET", Sniffed::Other),
+            (b"GET /\x17", Sniffed::Other),
+            (b"GET /\x17 HTTP/1.1\r\n", Sniffed::Other),
         ] {
             assert_eq!(sniff(bytes), wanted, "{:?}", String::from_utf8_lossy(bytes));
         }
