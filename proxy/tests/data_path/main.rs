@@ -7,6 +7,7 @@
 
 mod app;
 mod http;
+mod http2;
 mod mesh;
 mod pki;
 mod policy;
