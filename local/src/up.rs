@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use crate::Error;
 use crate::client::{is_up, state};
 use crate::names::Layout;
+use crate::network::host;
 use crate::options::{DOWN_GRACE, UpOptions};
 use crate::preflight::preflight;
 use crate::progress::Progress;
@@ -48,12 +49,18 @@ fn claim(name: &str, prepared: bool) -> Result<Claim, Error> {
     if !prepared {
         teardown(&layout)?;
     }
-    fs::create_dir_all(layout.logs()).map_err(Error::at(layout.logs()))?;
+    make_directory(&layout)?;
     let file = File::create(layout.lock()).map_err(Error::at(layout.lock()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Claim { layout, lock }),
         Err(_) => Err(Error::AlreadyUp(name.to_owned())),
     }
+}
+
+/// Makes the mesh's directory, while no other mesh is tidying up after itself.
+fn make_directory(layout: &Layout) -> Result<(), Error> {
+    let _one_at_a_time = host::lock()?;
+    fs::create_dir_all(layout.logs()).map_err(Error::at(layout.logs()))
 }
 
 /// Brings a mesh up and keeps it until Ctrl-C, SIGTERM or `down`; then removes it. `line` gets one line of progress at a
@@ -128,7 +135,7 @@ pub async fn detach(
         return Err(Error::AlreadyUp(options.name.clone()));
     }
     teardown(&layout)?;
-    fs::create_dir_all(layout.logs()).map_err(Error::at(layout.logs()))?;
+    make_directory(&layout)?;
     let mut options = options.clone();
     options.files = options
         .files

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -64,12 +65,25 @@ fn netns_is_mount() -> bool {
         .any(|line| line.split(' ').nth(4) == Some(NETNS_DIR))
 }
 
-/// Held while the host's network is read and changed, so that meshes do so one after the other.
+/// Held while the host's network or `/run/weft` itself is read and changed, so that meshes do so one after the other.
 pub(crate) fn lock() -> Result<Flock<File>, Error> {
-    fs::create_dir_all(RUN).map_err(Error::at(RUN))?;
     let path = Path::new(RUN).join(".lock");
-    let file = File::create(&path).map_err(Error::at(&path))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| Error::at(path)(errno.into()))
+    loop {
+        fs::create_dir_all(RUN).map_err(Error::at(RUN))?;
+        let file = match File::create(&path) {
+            Ok(file) => file,
+            // The last mesh left between the two calls.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::at(path)(error)),
+        };
+        let locked = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| Error::at(&path)(errno.into()))?;
+        // Whoever held it before may have removed the file: then others lock another one.
+        let own = locked.metadata().map_err(Error::at(&path))?;
+        if fs::metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (own.dev(), own.ino())) {
+            return Ok(locked);
+        }
+    }
 }
 
 /// Lets pods reach what the host reaches. Call with [`lock`] held.
@@ -136,5 +150,8 @@ pub(crate) fn leave() {
             let _ = nix::mount::umount2(NETNS_DIR, nix::mount::MntFlags::MNT_DETACH);
         }
     }
-    let _ = fs::remove_dir_all(RUN);
+    for file in [Saved::path(), Path::new(RUN).join(".lock")] {
+        let _ = fs::remove_file(file);
+    }
+    let _ = fs::remove_dir(RUN);
 }
