@@ -17,6 +17,8 @@ use crate::dns::{Lookup, Names};
 use crate::identity::channel::{self, Moment};
 use crate::identity::{Identity, pem, trust};
 
+/// How long a connection or request waits for the control plane's first answer about where it goes.
+pub const DISCOVERY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a resource nobody uses stays subscribed. Longer than the pauses between an application's calls, short enough that
 /// memory follows what is used.
 const IDLE: Duration = Duration::from_secs(300);

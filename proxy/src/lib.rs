@@ -5,9 +5,11 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod backend;
 pub mod balance;
 pub mod config;
 pub mod connect;
+pub mod destination;
 pub mod detect;
 pub mod discovery;
 pub mod dns;
@@ -20,10 +22,11 @@ pub mod inbound;
 pub mod listen;
 pub mod metrics;
 pub mod outbound;
-pub mod pool;
+pub mod port;
 pub mod prefixed;
 pub mod readiness;
 pub mod retry;
+pub mod serve;
 pub mod sniff;
 pub mod tcp;
 pub mod telemetry;

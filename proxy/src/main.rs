@@ -25,8 +25,9 @@ use weft_proxy::identity::{self, Identity, Settings};
 use weft_proxy::listen::Sockets;
 use weft_proxy::metrics::Metrics;
 use weft_proxy::readiness::{Gate, Readiness};
+use weft_proxy::serve;
 use weft_proxy::telemetry::{self, LogLevel};
-use weft_proxy::worker::{self, Shared};
+use weft_proxy::worker::Shared;
 
 /// Measured idle with two workers, anonymous memory: 2.0 MiB so, 1.4 MiB with the system's allocator, 13.2 MiB with mimalloc as
 /// it comes, because it asks for huge pages. Hence its feature `no_thp`, and [`without_huge_pages`] for machines that give
@@ -226,7 +227,7 @@ fn start_workers(
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
-                if let Err(error) = worker::run(shared, sockets) {
+                if let Err(error) = serve::run(shared, sockets) {
                     tracing::error!(%error, index, "a worker failed");
                     std::process::exit(1);
                 }

@@ -1,38 +1,32 @@
 //! One worker: a thread with its own runtime, sockets, pools and balancer state. Nothing here is shared but [`Shared`].
 //!
-//! `main` starts one for each core with [`run`]. A connection's way: [`crate::listen::accept`] -> [`crate::outbound::serve`] or
-//! [`crate::inbound::serve`] -> detect -> decide -> http or tcp -> balance -> connect.
+//! [`crate::serve`] makes one for each thread and hands it to every connection.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use weft_model::BackendKey;
 use weft_xds::client::Client;
 
 use crate::access_log::AccessLog;
-use crate::balance::Backend;
+use crate::backend::Backend;
 use crate::balance::limits::Limits;
 use crate::config::Config;
+use crate::destination::Destination;
 use crate::drain::Drain;
 use crate::identity::Identity;
-use crate::inbound::{self, Port};
-use crate::listen::{Sockets, accept};
 use crate::metrics::{DestinationMetrics, Metrics};
-use crate::outbound::{self, Destination};
+use crate::port::Port;
 use crate::tls::client::Dialer;
 use crate::tls::server::{Acceptor, Configs};
 
-/// How long a connection or request waits for the control plane's first answer about where it goes.
-pub const DISCOVERY_PATIENCE: Duration = Duration::from_secs(5);
 /// State that nothing has used for this long is forgotten, and its resources are unsubscribed.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
 /// How often idle connections are looked through, while there are any.
@@ -99,7 +93,7 @@ pub struct Worker {
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 impl Worker {
-    /// Without any state yet. Call it inside a [`LocalSet`]; [`Worker::keep_house`] is to run beside.
+    /// Without any state yet. Call it inside a [`tokio::task::LocalSet`]; [`Worker::keep_house`] is to run beside.
     pub fn new(shared: Arc<Shared>) -> Rc<Self> {
         Rc::new(Self {
             acceptor: Acceptor::new(Arc::clone(&shared.tls)),
@@ -254,55 +248,4 @@ fn get_or_insert<K: Clone + Eq + Hash, V>(
     let made = Rc::new(new());
     map.borrow_mut().insert(key.clone(), Rc::clone(&made));
     made
-}
-
-/// Runs a worker on the current thread, until the drain has finished.
-pub fn run(shared: Arc<Shared>, sockets: Sockets) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    LocalSet::new().block_on(&runtime, async move {
-        let worker = Worker::new(shared);
-        spawn_local(Rc::clone(&worker).keep_house());
-        for socket in sockets.outbound {
-            let listener = TcpListener::from_std(socket)?;
-            spawn_local(accept_outbound(listener, Rc::clone(&worker)));
-        }
-        for socket in sockets.inbound {
-            let listener = TcpListener::from_std(socket)?;
-            spawn_local(accept_inbound(listener, Rc::clone(&worker)));
-        }
-        worker.shared.drain.finished().await;
-        Ok(())
-    })
-}
-
-/// Goes on while the proxy drains: the application may need others to finish its own work.
-async fn accept_outbound(listener: TcpListener, worker: Rc<Worker>) {
-    loop {
-        let connection = accept(&listener).await;
-        let worker = Rc::clone(&worker);
-        spawn_local(async move {
-            let guard = worker.shared.drain.guard();
-            outbound::serve(connection, &worker).await;
-            drop(guard);
-        });
-    }
-}
-
-/// Ends with the drain: who connects now is refused by the kernel, and goes elsewhere.
-async fn accept_inbound(listener: TcpListener, worker: Rc<Worker>) {
-    let mut draining = std::pin::pin!(worker.shared.drain.watch());
-    loop {
-        let connection = tokio::select! {
-            connection = accept(&listener) => connection,
-            _ = draining.as_mut() => return,
-        };
-        let worker = Rc::clone(&worker);
-        spawn_local(async move {
-            let guard = worker.shared.drain.guard();
-            inbound::serve(connection, &worker).await;
-            drop(guard);
-        });
-    }
 }

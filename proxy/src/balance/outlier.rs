@@ -1,6 +1,6 @@
 //! Takes an endpoint out after failures in a row, and lets one request probe it back.
 //!
-//! A state machine without a clock or a lock: [`super::backend`] feeds it. It is kept with the endpoint's address, so that
+//! A state machine without a clock or a lock: [`crate::backend`] feeds it. It is kept with the endpoint's address, so that
 //! a new snapshot does not forgive anybody.
 
 use std::cell::Cell;

@@ -1,6 +1,6 @@
 //! Sends one request over one connection of a pool, and tells hyper's errors apart.
 //!
-//! Called for each attempt by [`crate::outbound::http`] and [`crate::inbound::http`]; [`crate::pool`] keeps the connections.
+//! Called for each attempt by [`crate::outbound::http`] and [`crate::inbound::http`]; [`crate::http::pool`] keeps the connections.
 //! A pooled connection that its server has closed meanwhile is replaced without anybody noticing, as long as hyper can give
 //! the request back.
 
@@ -14,10 +14,11 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::body::{Body, BodyError};
+use super::body::Body;
+use super::passing::BodyError;
 use super::{CONNECTION_WINDOW, LocalExecutor, MAX_HEADER_BYTES, MAX_HEADERS, STREAM_WINDOW};
 use crate::error::{ConnectError, Error, ExchangeError, RequestError};
-use crate::pool::{Http1, Http2, Lease, Pool};
+use crate::http::pool::{Http1, Http2, Lease, Pool};
 
 /// Sends over HTTP/1.1: an idle connection, or what `connect` makes.
 pub async fn send_http1<F>(

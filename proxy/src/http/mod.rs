@@ -8,6 +8,8 @@ pub mod client;
 pub mod expect;
 pub mod head;
 pub mod log;
+pub mod passing;
+pub mod pool;
 pub mod replay;
 pub mod reply;
 pub mod tail;

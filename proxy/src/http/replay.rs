@@ -12,8 +12,8 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::body::{BodyError, Passing};
 use super::expect::Gate;
+use super::passing::{BodyError, Passing};
 
 /// Bytes that are kept for another attempt.
 pub const LIMIT: usize = 64 * 1024;

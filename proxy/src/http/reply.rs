@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
+use weft_model::Origin;
 
 use super::body::Body;
 use crate::error::Error;
@@ -16,10 +17,10 @@ pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The reply to an error.
-pub fn error(error: &Error, grpc: bool) -> Response<Body> {
+/// The reply to an error, with the object that is responsible or was in force, where one is known.
+pub fn error(error: &Error, grpc: bool, origin: Option<&Origin>) -> Response<Body> {
     let verdict = error.verdict();
-    let origin = error.origin().map(ToString::to_string).unwrap_or_default();
+    let origin = origin.map(ToString::to_string).unwrap_or_default();
     let mut response = if grpc {
         let mut response = Response::new(Body::Empty);
         let headers = response.headers_mut();
@@ -121,7 +122,8 @@ mod tests {
             reason: Reason::NoBackend,
             origin: Origin::object("HTTPRoute", "shop", "ca\"rt").rule(1),
         };
-        let response = error(&refusal.into(), false);
+        let refused: Error = refusal.into();
+        let response = error(&refused, false, refused.origin());
         assert_eq!(response.status(), 500);
         assert_eq!(
             response.headers()["proxy-status"],
@@ -132,13 +134,13 @@ mod tests {
 
     #[test]
     fn grpc_reads_its_own_status() {
-        let response = error(&ConnectError::Refused.into(), true);
+        let response = error(&ConnectError::Refused.into(), true, None);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "14");
         assert_eq!(response.headers()["grpc-message"], "connection refused");
         assert!(http_body::Body::is_end_stream(response.body()));
         assert_eq!(
-            error(&DestinationError::Pending.into(), false).status(),
+            error(&DestinationError::Pending.into(), false, None).status(),
             503
         );
     }

@@ -3,6 +3,7 @@
 //! Travels with the response's body ([`super::body::Body::Response`]). [`Tail::complete`] marks the regular end; dropped
 //! without it, the connection is closed with the unread response.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
@@ -10,32 +11,27 @@ use std::task::Context;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::log::Line;
-use crate::balance::InFlight;
-use crate::balance::limits::Permit;
-use crate::pool::Lease;
 
-/// What a response still holds while its body passes.
+/// What an exchange holds until its response has passed: a connection, a place in the balancer and under the limits.
+/// Dropped without [`Held::complete`], the exchange broke off.
+pub trait Held: Debug {
+    /// The exchange ended as it should: its connection can be used again.
+    fn complete(self: Box<Self>);
+}
+
+/// What a response still has to do while its body passes.
 #[derive(Debug)]
 pub struct Tail {
-    lease: Option<Lease>,
-    in_flight: Option<InFlight>,
-    permit: Option<Permit>,
+    held: Option<Box<dyn Held>>,
     deadline: Option<Pin<Box<Sleep>>>,
     line: Option<Box<Line>>,
 }
 
 impl Tail {
-    /// Of an exchange over `lease`. `deadline` cuts the body off.
-    pub fn new(
-        lease: Lease,
-        in_flight: Option<InFlight>,
-        permit: Option<Permit>,
-        deadline: Option<Instant>,
-    ) -> Self {
+    /// Of an exchange that holds `held`. `deadline` cuts the body off.
+    pub fn new(held: Box<dyn Held>, deadline: Option<Instant>) -> Self {
         Self {
-            lease: Some(lease),
-            in_flight,
-            permit,
+            held: Some(held),
             deadline: deadline.map(|d| Box::pin(sleep_until(d))),
             line: None,
         }
@@ -48,11 +44,9 @@ impl Tail {
 
     /// The body has ended as it should.
     pub fn complete(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        if let Some(held) = self.held.take() {
+            held.complete();
         }
-        self.in_flight = None;
-        self.permit = None;
         self.deadline = None;
         self.line = None;
     }

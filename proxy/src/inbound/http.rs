@@ -16,20 +16,20 @@ use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::judge::Judge;
-use super::port::IDLE_TIMEOUT;
 use super::tcp::CONNECT_TIMEOUT;
 use crate::access_log::Direction;
 use crate::connect;
 use crate::error::{Error, ExchangeError};
-use crate::http::body::Passing;
 use crate::http::client::{self, Failed};
 use crate::http::expect::{Gate, expects_continue};
 use crate::http::log::Line;
+use crate::http::passing::Passing;
+use crate::http::pool::{Lease, Pool};
 use crate::http::tail::Tail;
 use crate::http::{Body, Version, head, reply, tunnel};
 use crate::listen::Captured;
 use crate::metrics::{Counter, InboundRequest};
-use crate::pool::{Lease, Pool};
+use crate::port::IDLE_TIMEOUT;
 use crate::worker::Worker;
 
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -85,7 +85,7 @@ async fn call(context: Rc<Context>, request: Request<Incoming>) -> Response<Body
         Err(error) => {
             let reason = error.verdict().reason;
             tracing::debug!(application = %context.application, reason, "a request failed: {error}");
-            (reply::error(&error, grpc), reason)
+            (reply::error(&error, grpc, error.origin()), reason)
         }
     };
     context.count(response.status().as_u16());
@@ -226,6 +226,6 @@ async fn respond(
         parts.version = http::Version::HTTP_11;
         passing.read_ahead().await;
     }
-    let tail = Tail::new(lease, None, None, None);
+    let tail = Tail::new(Box::new(lease), None);
     Response::from_parts(parts, Body::Response(passing, Some(Box::new(tail))))
 }

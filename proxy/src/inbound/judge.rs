@@ -7,8 +7,8 @@ use weft_model::InboundPort;
 use weft_model::decide::inbound::{self as decide, Peer as View};
 use weft_model::decide::{NoTrace, Refusal};
 
-use super::port::Port;
 use crate::error::Error;
+use crate::port::Port;
 use crate::tls::HandshakeFailure;
 use crate::tls::server::Peer;
 use crate::worker::Worker;

@@ -5,7 +5,6 @@
 
 pub mod http;
 mod judge;
-mod port;
 mod tcp;
 
 use std::rc::Rc;
@@ -16,13 +15,12 @@ use tokio::net::TcpStream;
 use weft_model::decide::inbound as decide;
 use weft_model::{InboundPort, MtlsMode, Protocol};
 
-pub use port::Port;
-
 use crate::detect::{self, Detected, First, QUIET};
 use crate::error::{ConnectError, DestinationError, Error, RequestError};
 use crate::http::Version;
 use crate::listen::{Captured, close_with_reset};
 use crate::metrics::Handshake;
+use crate::port::Port;
 use crate::prefixed::Prefixed;
 use crate::tls::server::Accepted;
 use crate::tls::{HandshakeFailure, Inner};

@@ -1,32 +1,29 @@
 //! The attempts of one request: pick, connect, send, and again as long as policy, budget and body allow.
 //!
-//! [`super::http`] makes [`Attempts`] for each request; [`super::mirror`] uses [`exchange`] alone.
+//! [`super::http`] makes [`Attempts`] for each request; each goes through [`super::exchange`].
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::Instant as Deadline;
 use weft_model::Cluster;
 use weft_model::route::Forward;
 
+use super::exchange::exchange;
 use super::mirror;
+use crate::backend::{Backend, InFlight};
 use crate::balance::limits::Permit;
-use crate::balance::{Backend, Endpoint, InFlight};
-use crate::connect::{self, Upstream};
 use crate::error::{ConnectError, Error, ExchangeError};
-use crate::http::body::Passing;
-use crate::http::client::{self, Failed};
+use crate::http::client::Failed;
 use crate::http::expect::{Gate, expects_continue};
+use crate::http::passing::Passing;
+use crate::http::pool::Lease;
 use crate::http::replay::Replayable;
 use crate::http::{Body, Version, reply};
-use crate::pool::{Http1, Lease};
 use crate::retry::{self, Outcome};
-use crate::tls::Inner;
 use crate::worker::Worker;
 
 /// The body on its way out.
@@ -257,84 +254,6 @@ fn failure_told(proxy_status: &str) -> Option<Error> {
     }
 }
 
-/// Sends to the endpoint that was picked, over a connection from its pool or a new one.
-pub(super) async fn exchange(
-    backend: &Rc<Backend>,
-    cluster: &Arc<Cluster>,
-    to: &InFlight,
-    request: Request<Body>,
-    version: Version,
-    worker: &Rc<Worker>,
-) -> Result<(Response<Incoming>, Lease), Failed> {
-    let (endpoint, idle_timeout) = (&to.endpoint, cluster.policy.idle_timeout);
-    match version {
-        Version::Http1 => {
-            let connect = async || http1_connection(backend, cluster, endpoint, worker).await;
-            client::send_http1(&endpoint.pool, idle_timeout, request, connect).await
-        }
-        Version::Http2 => {
-            let connect = || {
-                let (backend, cluster) = (Rc::clone(backend), Arc::clone(cluster));
-                let (endpoint, worker) = (Rc::clone(endpoint), Rc::clone(worker));
-                async move {
-                    let permit = backend.limits.connection(&cluster.policy.circuit_breaker)?;
-                    let io = open(&cluster, &endpoint, Inner::Http2, &worker).await?;
-                    client::begin_http2(io, permit).await
-                }
-            };
-            client::send_http2(&endpoint.pool, request, connect).await
-        }
-    }
-}
-
-/// A new connection; at the limit, whichever comes free first.
-async fn http1_connection(
-    backend: &Backend,
-    cluster: &Cluster,
-    endpoint: &Endpoint,
-    worker: &Worker,
-) -> Result<Http1, Error> {
-    let (limits, breaker) = (&backend.limits, &cluster.policy.circuit_breaker);
-    let deadline = Deadline::now() + cluster.policy.connect_timeout;
-    let _pending = limits.pending(breaker)?;
-    loop {
-        let full = match limits.connection(breaker) {
-            Ok(permit) => {
-                let io = open(cluster, endpoint, Inner::Http1, worker).await?;
-                return client::begin_http1(io, permit).await;
-            }
-            Err(full) => full,
-        };
-        if tokio::time::timeout_at(deadline, limits.released())
-            .await
-            .is_err()
-        {
-            return Err(full.into());
-        }
-        if let Some(free) = endpoint
-            .pool
-            .take_http1(Instant::now(), cluster.policy.idle_timeout)
-        {
-            return Ok(free);
-        }
-    }
-}
-
-async fn open(
-    cluster: &Cluster,
-    endpoint: &Endpoint,
-    inner: Inner,
-    worker: &Worker,
-) -> Result<Upstream, Error> {
-    let (dialer, metrics, identity) = (
-        &worker.dialer,
-        &worker.shared.metrics,
-        endpoint.identity.as_ref(),
-    );
-    let within = cluster.policy.connect_timeout;
-    Ok(connect::to_endpoint(dialer, metrics, endpoint.address, identity, inner, within).await?)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -355,7 +274,7 @@ mod tests {
             (PickError::NoneReady.into(), None),
         ] {
             for grpc in [false, true] {
-                let reply = reply::error(&error, grpc);
+                let reply = reply::error(&error, grpc, error.origin());
                 let status = reply.headers()[reply::PROXY_STATUS].to_str().unwrap();
                 assert_eq!(failure_told(status), told, "{status}");
             }

@@ -14,23 +14,25 @@ use tokio::net::TcpStream;
 use tokio::time::Instant as Deadline;
 use weft_model::decide::outbound::{self as decide, HttpPlan, HttpStep, RequestView};
 use weft_model::decide::{NoTrace, transform};
-use weft_model::route::WeightedBackend;
-use weft_model::{HttpRoutes, HttpRule};
+use weft_model::route::{Forward, WeightedBackend};
+use weft_model::{HttpRoutes, HttpRule, Origin};
 
 use super::attempt::{Answered, Attempts, Outgoing};
-use super::destination::Destination;
 use crate::access_log::Direction;
-use crate::balance::Backend;
+use crate::backend::{Backend, InFlight};
 use crate::balance::limits::Permit;
+use crate::destination::Destination;
+use crate::discovery::DISCOVERY_PATIENCE;
 use crate::error::{Error, ExchangeError};
-use crate::http::body::Passing;
 use crate::http::head::{self, AuthorityOf};
 use crate::http::log::Line;
-use crate::http::tail::Tail;
+use crate::http::passing::Passing;
+use crate::http::pool::Lease;
+use crate::http::tail::{Held, Tail};
 use crate::http::{Body, Version, reply, tunnel};
 use crate::listen::Captured;
 use crate::prefixed::Prefixed;
-use crate::worker::{DISCOVERY_PATIENCE, Worker};
+use crate::worker::Worker;
 
 /// What the requests of one connection have in common.
 struct Context {
@@ -69,6 +71,8 @@ pub async fn serve(
 #[derive(Default)]
 struct Told {
     backend: Option<Rc<Backend>>,
+    /// The rule under which it failed.
+    origin: Option<Origin>,
     line: Option<Box<Line>>,
 }
 
@@ -78,6 +82,7 @@ async fn call(context: Rc<Context>, request: Request<Incoming>) -> Response<Body
     let protocol = context.version.label();
     let mut told = Told {
         backend: None,
+        origin: None,
         line: Line::begin(
             &context.worker.shared.access_log,
             Direction::Outbound,
@@ -94,7 +99,8 @@ async fn call(context: Rc<Context>, request: Request<Incoming>) -> Response<Body
         Err(error) => {
             let reason = error.verdict().reason;
             tracing::debug!(destination = %context.destination.address, reason, "a request failed: {error}");
-            (reply::error(&error, grpc), reason)
+            let origin = error.origin().or(told.origin.as_ref());
+            (reply::error(&error, grpc, origin), reason)
         }
     };
     let status = response.status().as_u16();
@@ -132,7 +138,7 @@ fn with_line(mut response: Response<Body>, line: Box<Line>) -> Response<Body> {
 
 async fn answer(
     context: &Context,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     told: &mut Told,
 ) -> Result<Response<Body>, Error> {
     // 1. One snapshot of the routes for the whole request.
@@ -146,8 +152,14 @@ async fn answer(
     if let Some(line) = &mut told.line {
         line.route = Some(plan.rule.meta.origin.clone());
     }
-    let forward = match plan.step() {
-        HttpStep::Forward(forward) => forward,
+    match plan.step() {
+        HttpStep::Forward(to) => {
+            let result = forward(context, request, &authority, (&plan, to), told).await;
+            if result.is_err() {
+                told.origin = Some(plan.rule.meta.origin.clone());
+            }
+            result
+        }
         HttpStep::Redirect(to) => {
             let (uri, port) = (request.uri(), context.destination.address.port());
             let location = transform::location(
@@ -160,9 +172,18 @@ async fn answer(
             );
             let mut response = reply::redirect(to.status, &location);
             transform::response(plan.rule, None, response.headers_mut());
-            return Ok(response);
+            Ok(response)
         }
-    };
+    }
+}
+
+async fn forward(
+    context: &Context,
+    mut request: Request<Incoming>,
+    authority: &AuthorityOf,
+    (plan, forward): (&HttpPlan<'_>, &Forward),
+    told: &mut Told,
+) -> Result<Response<Body>, Error> {
     // 3. Which backend?
     let (weighted, key) = plan.backend(forward, fastrand::u64(..))?;
     let backend = context.worker.backend(key);
@@ -176,7 +197,7 @@ async fn answer(
     let (mut parts, incoming) = request.into_parts();
     head::strip_hop_by_hop(&mut parts.headers, client.is_some());
     if context.version == Version::Http1 {
-        head::to_origin_form(&mut parts, &authority, || {
+        head::to_origin_form(&mut parts, authority, || {
             context.destination.address.to_string()
         });
     }
@@ -282,7 +303,26 @@ impl Finish<'_> {
             parts.version = http::Version::HTTP_11;
             passing.read_ahead().await;
         }
-        let tail = Tail::new(lease, Some(in_flight), Some(self.permit), self.deadline);
+        let held = Exchange {
+            lease,
+            _in_flight: in_flight,
+            _permit: self.permit,
+        };
+        let tail = Tail::new(Box::new(held), self.deadline);
         Response::from_parts(parts, Body::Response(passing, Some(Box::new(tail))))
+    }
+}
+
+/// What the exchange with an endpoint holds. The balancer and the limits learn of its end when it is dropped.
+#[derive(Debug)]
+struct Exchange {
+    lease: Lease,
+    _in_flight: InFlight,
+    _permit: Permit,
+}
+
+impl Held for Exchange {
+    fn complete(self: Box<Self>) {
+        self.lease.give_back();
     }
 }

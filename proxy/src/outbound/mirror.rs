@@ -11,9 +11,10 @@ use http::request::Parts;
 use weft_model::BackendKey;
 use weft_model::route::Mirror;
 
-use super::attempt::exchange;
+use super::exchange::exchange;
+use crate::discovery::DISCOVERY_PATIENCE;
 use crate::http::{Body, Version};
-use crate::worker::{DISCOVERY_PATIENCE, Worker};
+use crate::worker::Worker;
 
 /// Draws which of the mirrors get a copy of this request.
 pub(super) fn drawn(mirrors: &[Mirror]) -> Vec<BackendKey> {
@@ -72,7 +73,7 @@ async fn copy(
     };
     in_flight.answered();
     // Read to the end, so that the connection can be used again.
-    let mut passing = crate::http::body::Passing::new(response.into_body());
+    let mut passing = crate::http::passing::Passing::new(response.into_body());
     while let Some(Ok(_)) = std::future::poll_fn(|cx| passing.poll(cx)).await {}
     if passing.is_end() {
         lease.give_back();

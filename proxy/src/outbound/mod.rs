@@ -4,7 +4,7 @@
 //! is. Called by [`crate::worker`] for each connection that the application makes.
 
 mod attempt;
-pub mod destination;
+mod exchange;
 pub mod http;
 mod mirror;
 pub mod tcp;
@@ -17,9 +17,8 @@ use weft_model::Protocol;
 use weft_model::decide::{NoTrace, Refusal, outbound as decide};
 use weft_xds::client::Known;
 
-pub use destination::Destination;
-
 use crate::config::OutboundPolicy;
+use crate::destination::Destination;
 use crate::detect::{self, Detected, First, QUIET};
 use crate::error::{DestinationError, Error, RequestError};
 use crate::http::Version;

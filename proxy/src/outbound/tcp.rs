@@ -13,16 +13,17 @@ use weft_model::decide::{Reason, Refusal, outbound::draw};
 use weft_model::{Origin, SniRoute, SpiffeId};
 
 use crate::access_log::{Direction, Record};
-use crate::balance::InFlight;
+use crate::backend::InFlight;
 use crate::balance::limits::Permit;
 use crate::connect::{self, Upstream};
+use crate::discovery::DISCOVERY_PATIENCE;
 use crate::error::Error;
 use crate::listen::Captured;
 use crate::metrics::TcpConnection;
 use crate::prefixed::Prefixed;
 use crate::tcp::{self, Copied};
 use crate::tls::Inner;
-use crate::worker::{DISCOVERY_PATIENCE, Worker};
+use crate::worker::Worker;
 
 /// Endpoints that are tried before a connection is given up.
 const ATTEMPTS: u32 = 3;

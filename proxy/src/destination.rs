@@ -8,8 +8,8 @@ use std::time::Instant;
 use weft_model::{BackendKey, HttpRoutes};
 use weft_xds::client::{Client, Known, Watch};
 
+use crate::discovery::DISCOVERY_PATIENCE;
 use crate::error::{DestinationError, Error};
-use crate::worker::DISCOVERY_PATIENCE;
 
 /// A captured address.
 #[derive(Debug)]

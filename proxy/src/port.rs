@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use weft_model::{InboundPort, Meta, MtlsMode, Origin, Protocol};
 use weft_xds::client::{Known, Watch};
 
-use crate::pool::Pool;
-use crate::worker::DISCOVERY_PATIENCE;
+use crate::discovery::DISCOVERY_PATIENCE;
+use crate::http::pool::Pool;
 
 /// How long an unused connection to the application is kept; Node closes after 5 s.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);

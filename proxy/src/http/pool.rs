@@ -13,7 +13,8 @@ use futures_util::future::{LocalBoxFuture, Shared};
 use hyper::client::conn::{http1, http2};
 
 use crate::error::{ConnectError, Error, ExchangeError};
-use crate::http::Body;
+use crate::http::body::Body;
+use crate::http::tail::Held;
 
 /// A connection that takes one request at a time.
 pub type Http1 = http1::SendRequest<Body>;
@@ -214,5 +215,10 @@ pub struct Stream(Rc<Cell<usize>>);
 impl Drop for Stream {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+impl Held for Lease {
+    fn complete(self: Box<Self>) {
+        self.give_back();
     }
 }

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use weft_model::{BackendKey, Balancer, Cluster, Endpoints, Health, SpiffeId};
 use weft_xds::client::{Known, Watch};
 
-use super::limits::Limits;
-use super::load::PeakEwma;
-use super::outlier::{Outlier, may_eject};
-use super::pick::{Candidates, pick};
+use crate::balance::limits::Limits;
+use crate::balance::load::PeakEwma;
+use crate::balance::outlier::{Outlier, may_eject};
+use crate::balance::pick::{Candidates, pick};
 use crate::error::{DestinationError, Error, PickError};
+use crate::http::pool::Pool;
 use crate::metrics::DestinationMetrics;
-use crate::pool::Pool;
 
 /// A backend.
 #[derive(Debug)]
