@@ -78,9 +78,10 @@ where
                 Some(unsent) => request = unsent,
                 None => {
                     let error = classify(failed.error());
+                    // A connection of HTTP/2 says with GOAWAY that it closes: whatever else ends it is a failure.
                     return Err(Failed {
                         error,
-                        reused: true,
+                        reused: false,
                     });
                 }
             },

@@ -229,6 +229,31 @@ fn weights_split_the_traffic() {
 }
 
 #[test]
+fn copies_go_to_a_mirror_and_their_answers_nowhere() {
+    run(async {
+        let (shadow, copies) = failing(u32::MAX, 500).await;
+        let (world, client, service) = plain(&[named("real").await]).await;
+        let mirror = world.service("mirror", Protocol::Http, vec![endpoint(shadow, None)]);
+        world.change(|mesh| {
+            service.routes(mesh, |routes| {
+                forward(routes).mirrors = vec![weft_model::route::Mirror {
+                    backend: mirror.key.clone(),
+                    numerator: 100,
+                    denominator: 100,
+                    meta: weft_model::Meta::default(),
+                }];
+            });
+        });
+        let mut io = client.dial(service.address).await;
+        let post = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 4\r\n\r\nbody";
+        while copies.get() < 10 {
+            assert!(ask(&mut io, &get("/")).await.ends_with("real GET /"));
+            assert!(ask(&mut io, post).await.ends_with("real POST /"));
+        }
+    });
+}
+
+#[test]
 fn requests_are_limited() {
     run(async {
         let slow = app::http(|_| async {
