@@ -37,9 +37,9 @@ pub(crate) fn run(paths: &[PathBuf], namespace_enabled: bool) -> Result<ExitCode
             Ok(outcomes) => outcomes.iter().for_each(|outcome| say(&file, outcome)),
             Err(refusals) => {
                 failed = true;
-                refusals
-                    .iter()
-                    .for_each(|problem| eprintln!("{}: {problem}", file.display()));
+                for problem in &refusals {
+                    eprintln!("{}: {problem}", file.display());
+                }
             }
         }
         let text = serde_yaml::to_string(&document).map_err(std::io::Error::other)?;

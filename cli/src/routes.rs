@@ -199,9 +199,11 @@ impl Base<'_> {
         row.rule = describe(&rule.matches);
         match &rule.action {
             Action::Redirect(redirect) => {
-                row.rule = format!("{} redirect {}", row.rule, redirect.status)
-                    .trim()
-                    .to_owned()
+                if !row.rule.is_empty() {
+                    row.rule.push(' ');
+                }
+                row.rule
+                    .extend(["redirect ", redirect.status.to_string().as_str()]);
             }
             Action::Forward(forward) => {
                 row.backends = shares(&forward.backends);
