@@ -219,15 +219,26 @@ fn sidecar_restarted(mesh: &Mesh) {
     let load = Load::start(mesh);
     load.run_until(Duration::from_secs(2));
     hold_control_plane(mesh);
-    let pod = mesh.pod("app/echo-v1");
-    let name = format!("app/{}", pod["name"].as_str().unwrap());
-    let sidecar = pod["containers"]
-        .as_array()
-        .unwrap()
+    // One that no earlier case has hurt: the runner waits before it starts a container a second time.
+    let sidecar_of = |pod: &serde_json::Value| {
+        let containers = pod["containers"].as_array().expect("containers");
+        containers
+            .iter()
+            .find(|c| c["name"] == "weft-proxy")
+            .cloned()
+    };
+    let pods = mesh.pods();
+    let pod = pods
         .iter()
-        .find(|c| c["name"] == "weft-proxy")
-        .expect("a sidecar")
-        .clone();
+        .filter(|p| {
+            p["name"]
+                .as_str()
+                .is_some_and(|n| n.starts_with("echo-v1-"))
+        })
+        .min_by_key(|p| sidecar_of(p).map_or(u64::MAX, |c| c["restarts"].as_u64().unwrap_or(0)))
+        .expect("a server");
+    let name = format!("app/{}", pod["name"].as_str().unwrap());
+    let sidecar = sidecar_of(pod).expect("a sidecar");
     let before = sidecar["pid"].as_i64().expect("the sidecar's pid");
     kill(before, nix::sys::signal::Signal::SIGTERM);
     // It serves again from disk: a new process, with requests arriving, while the control plane is away.
@@ -241,7 +252,8 @@ fn sidecar_restarted(mesh: &Mesh) {
             .filter(|c| c["name"] == "weft-proxy")
             .any(|c| c["ready"] == true && c["pid"].as_i64().is_some_and(|pid| pid != before))
     });
-    wait::holds("requests to arrive there", Duration::from_secs(30), || {
+    // Its clients have ejected it, for 10 s at first and 20 s after a failed probe.
+    wait::holds("requests to arrive there", Duration::from_secs(90), || {
         mesh.metric(&name, "weft_inbound_requests_total", &[]) > 0.0
     });
     assert!(
