@@ -6,11 +6,13 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use hyper_util::rt::TokioIo;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -90,7 +92,12 @@ impl tower::Service<Uri> for Connector {
 async fn connect(target: &Target) -> io::Result<TlsStream<TcpStream>> {
     let HostPort { host, port } = &target.address;
     let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", target.address));
-    let tcp = TcpStream::connect((host.as_str(), *port))
+    let addresses = resolve(host).await.map_err(failed)?;
+    let addresses: Vec<SocketAddr> = addresses
+        .into_iter()
+        .map(|ip| SocketAddr::new(ip, *port))
+        .collect();
+    let tcp = TcpStream::connect(addresses.as_slice())
         .await
         .map_err(failed)?;
     tcp.set_nodelay(true)?;
@@ -103,6 +110,18 @@ async fn connect(target: &Target) -> io::Result<TlsStream<TcpStream>> {
     let sni = TlsName::try_from(sni.clone()).map_err(io::Error::other)?;
     let stream = TlsConnector::from(Arc::new(config)).connect(sni, tcp);
     stream.await.map_err(failed)
+}
+
+/// The control plane's addresses now, by the pod's own resolv.conf, search list included. Asked anew for each connection: the
+/// service may have moved while we were not connected.
+async fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
+    if let Ok(ip) = host.parse() {
+        return Ok(vec![ip]);
+    }
+    let resolver = TokioResolver::builder_tokio().and_then(ResolverBuilder::build);
+    let resolver = resolver.map_err(io::Error::other)?;
+    let found = resolver.lookup_ip(host).await.map_err(io::Error::other)?;
+    Ok(found.iter().collect())
 }
 
 fn tls(expected: &ServerName, moment: Moment) -> io::Result<ClientConfig> {
