@@ -9,7 +9,11 @@ fuzz_target!(|text: &str| {
         let written = duration::format(read);
         // Written in hours at most: beyond 99999 h the syntax has no canonical form.
         if read.as_secs() < 99_999 * 3600 {
-            assert_eq!(duration::parse(&written), Ok(read), "{text} was written as {written}");
+            assert_eq!(
+                duration::parse(&written),
+                Ok(read),
+                "{text} was written as {written}"
+            );
         }
     }
 });
