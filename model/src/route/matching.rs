@@ -116,7 +116,7 @@ pub struct QueryMatch {
 /// matching rule (in list order) with a match meeting the above criteria."
 ///
 /// "Note: The precedence of RegularExpression path matches are implementation-specific": here by their length, after
-/// exact and before prefix, as Istio and Envoy Gateway have it.
+/// exact and before prefix, as Envoy Gateway and Contour have it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence {
     path: Reverse<(u8, usize)>,
