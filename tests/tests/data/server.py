@@ -22,6 +22,8 @@ LOCK = threading.Lock()
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body leave in one write, as from any server worth its name: what has begun cannot be tried again elsewhere.
+    wbufsize = 65536
 
     def answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) if "chunked" not in (
@@ -34,6 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(int(rest) / 1000)
         elif kind == "reset":
             self.close_connection = True
+            self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         elif kind == "fail-first":
